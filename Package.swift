@@ -1,0 +1,84 @@
+// swift-tools-version: 6.3;(experimentalCGen)
+import PackageDescription
+
+let swiftSettings: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let cryptoExtras: Target.Dependency = .product(name: "CryptoExtras", package: "swift-crypto")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let http: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
+
+let package = Package(
+    name: "xdp-encryptor",
+    products: [
+        .executable(name: "ebpf-xdp-keymgr", targets: ["keymgr"]),
+        .executable(name: "xdp-encryptor", targets: ["cli"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0", traits: []),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        // The kernel half: bpf/*.bpf.c, compiled by the plugin and embedded here.
+        .target(name: "BPFObjects", plugins: ["BPFCompile"]),
+        .plugin(name: "BPFCompile", capability: .buildTool()),
+
+        // C that Swift cannot call directly, and Debian's libbpf.
+        .target(name: "CSys"),
+        .systemLibrary(name: "CLibBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
+
+        // Thin, safe Swift over libbpf, network namespaces and rtnetlink; then the datapath as typed values.
+        .target(name: "BPF", dependencies: ["CLibBPF", "BPFObjects", "CSys"], swiftSettings: swiftSettings),
+        .target(name: "Netlink", dependencies: ["CSys"], swiftSettings: swiftSettings),
+        .target(
+            name: "Datapath", dependencies: ["BPF", "BPFObjects", "Netlink", "Keys", "Secrets"],
+            swiftSettings: swiftSettings),
+
+        // Keys: pure derivation, secret memory, and who wraps them.
+        .target(name: "Secrets", dependencies: ["CSys"], swiftSettings: swiftSettings),
+        .target(name: "Keys", dependencies: ["Secrets", crypto, cryptoExtras], swiftSettings: swiftSettings),
+        .target(
+            name: "CloudIdentity", dependencies: ["Secrets", crypto, cryptoExtras, http, logging],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "KMS", dependencies: ["Secrets", "CloudIdentity", crypto, cryptoExtras, http, logging],
+            swiftSettings: swiftSettings),
+
+        // What is desired, and the reconciler that makes it so on a node.
+        .target(name: "Cluster", dependencies: ["CSys", "Keys", "Netlink", logging], swiftSettings: swiftSettings),
+        .target(
+            name: "Agent", dependencies: ["Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle],
+            swiftSettings: swiftSettings),
+
+        // Two nodes with a pod each, in network namespaces: the demo and the end-to-end tests run on it.
+        .target(name: "Lab", dependencies: ["BPF", "Netlink"], swiftSettings: swiftSettings),
+
+        .executableTarget(
+            name: "keymgr", dependencies: ["Agent", "Cluster", "Datapath", "KMS", arguments, logging, lifecycle],
+            swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "cli", dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", arguments, logging],
+            swiftSettings: swiftSettings),
+
+        .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),
+        .testTarget(name: "NetlinkTests", dependencies: ["Netlink", "BPF"], swiftSettings: swiftSettings),
+        .testTarget(name: "SecretsTests", dependencies: ["Secrets"], swiftSettings: swiftSettings),
+        .testTarget(name: "KeysTests", dependencies: ["Keys"], swiftSettings: swiftSettings),
+        .testTarget(name: "KMSTests", dependencies: ["KMS", "CloudIdentity"], swiftSettings: swiftSettings),
+        .testTarget(name: "DatapathTests", dependencies: ["Datapath", "BPF", "Keys"], swiftSettings: swiftSettings),
+        .testTarget(name: "ClusterTests", dependencies: ["Cluster"], swiftSettings: swiftSettings),
+        .testTarget(name: "AgentTests", dependencies: ["Agent", "Cluster", "Datapath"], swiftSettings: swiftSettings),
+        .testTarget(name: "EndToEndTests", dependencies: ["Lab", "Netlink"], swiftSettings: swiftSettings),
+    ]
+)

@@ -1,0 +1,5 @@
+/// The number of a data key's period of use. 0 means "none".
+public typealias Epoch = UInt32
+
+/// A node's number in the cluster, 1 to 2^24 - 1.
+public typealias NodeID = UInt32
