@@ -9,3 +9,11 @@ public struct IPAddress: Hashable, Sendable {
         self.low = low
     }
 }
+
+/// An address with a prefix length, such as 10.0.0.0/8. The length counts the 16-byte form's bits: 96 more for IPv4.
+public struct IPPrefix: Hashable, Sendable {
+    /// The first address, with all bits right of the prefix 0.
+    public let address: IPAddress
+    /// 0 to 128.
+    public let length: UInt8
+}
