@@ -137,12 +137,12 @@ def document():
     return "\n".join(out)
 
 
-def main():
+def main(arguments):
     text = DOCUMENT.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     fresh = {DOCUMENT: before + BEGIN + "\n" + document() + "\n" + END + after, PACKETS: packets_json()}
-    if "--write" in sys.argv[1:]:
+    if "--write" in arguments:
         PACKETS.parent.mkdir(parents=True, exist_ok=True)
         for path, content in fresh.items():
             path.write_text(content)
@@ -155,4 +155,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,8 +6,6 @@ keys, seals and opens packets of the inline framing, and builds plain packets to
 "frame" always means an Ethernet frame without its FCS.
 """
 
-import hashlib
-import hmac
 import ipaddress
 import struct
 from dataclasses import dataclass
@@ -45,26 +43,21 @@ class TrafficKey:
     epoch: int
     sender: int
     receiver: int
-
-    @property
-    def key_id(self):
-        return key_id(self.key)
+    key_id: bytes  # a fingerprint: tells keys apart without showing them
 
 
 def derive(dek, cluster_id, epoch, sender, receiver, sender_incarnation, receiver_incarnation):
     """The traffic key and SPI for packets from node `sender` to node `receiver`."""
     assert len(dek) == 32 and len(cluster_id) == len(sender_incarnation) == len(receiver_incarnation) == 16
     assert 0 < sender < 1 << 24 and 0 < receiver < 1 << 24
-    info = b"xdp-encryptor/1 traffic" + struct.pack(">III", epoch, sender, receiver)
-    info += sender_incarnation + receiver_incarnation
-    out = HKDF(algorithm=hashes.SHA256(), length=33, salt=cluster_id, info=info).derive(dek)
+    context = struct.pack(">III", epoch, sender, receiver) + sender_incarnation + receiver_incarnation
+
+    def expand(label, length):
+        return HKDF(algorithm=hashes.SHA256(), length=length, salt=cluster_id, info=label + context).derive(dek)
+
+    out = expand(b"xdp-encryptor/1 traffic", 33)
     spi = (epoch & 1) << 31 | (out[32] & 0x7F) << 24 | sender
-    return TrafficKey(out[:32], spi, epoch, sender, receiver)
-
-
-def key_id(key):
-    """The fingerprint of a traffic key: tells keys apart without showing them."""
-    return hmac.new(key, b"xdp-encryptor/1 key id", hashlib.sha256).digest()[:16]
+    return TrafficKey(out[:32], spi, epoch, sender, receiver, expand(b"xdp-encryptor/1 key id", 16))
 
 
 def iv(lane, counter):
@@ -223,11 +216,19 @@ def verify_checksums(packet):
 class Opened:
     """A packet that verified."""
 
-    frame: bytes
-    payload: bytes
+    packet: Packet  # its fields, with the plain payload
     key: TrafficKey
     lane: int
     counter: int
+    tag: bytes
+
+    @property
+    def frame(self):
+        return self.packet.frame()
+
+    @property
+    def payload(self):
+        return self.packet.payload
 
 
 def shim(packet):
@@ -262,7 +263,7 @@ def open_(frame, keys):
         verify_checksums(packet)
         packet.payload = plain
         number, = struct.unpack(">Q", iv_bytes)
-        return Opened(packet.frame(), plain, candidate, number >> 48, number & (1 << 48) - 1)
+        return Opened(packet, candidate, number >> 48, number & (1 << 48) - 1, tag)
     raise Refused("auth", f"SPI {spi:08x}")
 
 
