@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * AES-GCM (NIST SP 800-38D, section 7) on the scratch: AES by the kernel's ecb(aes) over counter blocks, GHASH by ghash.bpf.h.
+ *
+ * The caller has put AAD and text into `input` and their lengths, the nonce and (to open) the tag beside it.
+ */
+#ifndef XE_GCM_BPF_H
+#define XE_GCM_BPF_H
+
+#include "ghash.bpf.h"
+
+#define XE_STEP 64 /* bytes that one turn of a loop works on: four blocks */
+
+/* Writes counter blocks from block `first` of `stream`, numbered from `counter`, in steps of four. Returns 0. */
+XE_SUBPROGRAM int xe_gcm_count(struct xe_scratch *s, __u32 first, __u32 count, __u32 counter)
+{
+	const __u32 last = sizeof(s->stream) - XE_STEP;
+	__u64 low = s->nonce[0], high = s->nonce[1] & 0xffffffff;
+	int i;
+
+	xe_for(i, (count + 3) / 4)
+	{
+		__u32 at = first * XE_BLOCK + i * XE_STEP, number = counter + i * 4;
+		__u64 *block;
+
+		xe_opaque(at);
+		if (at > last)
+			break;
+		block = (__u64 *)(s->stream + at);
+#pragma unroll
+		for (int b = 0; b < 4; b++) {
+			block[2 * b] = low;
+			block[2 * b + 1] = high | (__u64)bpf_htonl(number + b) << 32;
+		}
+	}
+	return 0;
+}
+
+/* Encrypts `count` blocks of `stream` in place, from block `first` (0 or 1). Returns 0, or the kernel's error. */
+XE_SUBPROGRAM int xe_gcm_aes(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, __u32 first, __u32 count)
+{
+	struct bpf_dynptr blocks;
+	__u32 len = count * XE_BLOCK;
+	int error;
+
+	if (!cipher)
+		return -XE_EINVAL;
+	xe_opaque(len);
+	if (len == 0 || len > XE_BLOCK + XE_TEXT_MAX)
+		return -XE_E2BIG;
+	if (first == 0)
+		error = bpf_dynptr_from_mem(s->stream, len, 0, &blocks);
+	else
+		error = bpf_dynptr_from_mem(s->stream + XE_BLOCK, len, 0, &blocks);
+	if (error)
+		return error;
+	return bpf_crypto_encrypt(cipher, &blocks, &blocks, 0);
+}
+
+/* Writes zeros to the 64 bytes behind the text in `buffer` + `offset`: the last step may look at them. */
+XE_INLINE void xe_gcm_pad(__u8 *text, __u32 text_len)
+{
+	__u32 at = text_len;
+
+	xe_opaque(at);
+	if (at > XE_TEXT_MAX)
+		return;
+#pragma unroll
+	for (int i = 0; i < XE_STEP / 8; i++)
+		*(__u64 *)(text + at + 8 * i) = 0;
+}
+
+/* text ^= key stream; the key stream is zeroed behind it. Sums the text before and after. Returns 0. */
+XE_SUBPROGRAM int xe_gcm_xor(struct xe_scratch *s, __u32 text_len)
+{
+	__u64 before = 0, after = 0;
+	int i;
+
+	xe_for(i, (text_len + XE_STEP - 1) / XE_STEP)
+	{
+		__u32 at = i * XE_STEP;
+		__u64 *text, *stream;
+
+		xe_opaque(at);
+		if (at > XE_TEXT_MAX)
+			break;
+		text = (__u64 *)(s->input + XE_TEXT_OFFSET + at);
+		stream = (__u64 *)(s->stream + XE_BLOCK + at);
+#pragma unroll
+		for (int w = 0; w < XE_STEP / 8; w++) {
+			__u64 x = text[w], y = x ^ stream[w];
+
+			stream[w] = 0;
+			text[w] = y;
+			before += (__u32)x;
+			before += x >> 32;
+			after += (__u32)y;
+			after += y >> 32;
+		}
+	}
+	s->sum_before = before;
+	s->sum_after = after;
+	return 0;
+}
+
+/* Zeroes the text. Returns 0. */
+XE_SUBPROGRAM int xe_gcm_wipe_text(struct xe_scratch *s)
+{
+	int i;
+
+	xe_for(i, (s->text_len + XE_STEP - 1) / XE_STEP)
+	{
+		__u32 at = i * XE_STEP;
+
+		xe_opaque(at);
+		if (at > XE_TEXT_MAX)
+			break;
+		__builtin_memset(s->input + XE_TEXT_OFFSET + at, 0, XE_STEP);
+	}
+	return 0;
+}
+
+/* Zeroes the key stream of the text. Returns 0. */
+XE_SUBPROGRAM int xe_gcm_wipe_stream(struct xe_scratch *s)
+{
+	int i;
+
+	xe_for(i, (XE_BLOCK + s->text_len + XE_STEP - 1) / XE_STEP)
+	{
+		__u32 at = i * XE_STEP;
+
+		xe_opaque(at);
+		if (at > XE_TEXT_MAX)
+			break;
+		__builtin_memset(s->stream + at, 0, XE_STEP);
+	}
+	return 0;
+}
+
+/* GHASH over AAD, ciphertext and their lengths. */
+XE_INLINE void xe_gcm_authenticate(struct xe_scratch *s, const struct xe_hash_key *key)
+{
+	__u32 aad_blocks = (s->aad_len + XE_BLOCK - 1) / XE_BLOCK;
+	__u32 text_blocks = (s->text_len + XE_BLOCK - 1) / XE_BLOCK;
+	__u32 at = text_blocks * XE_BLOCK;
+	__u64 *lengths;
+
+	if (aad_blocks > XE_AAD_BLOCKS)
+		return;
+	xe_opaque(at);
+	if (at > XE_TEXT_MAX)
+		return;
+	lengths = (__u64 *)(s->input + XE_TEXT_OFFSET + at);
+	lengths[0] = bpf_cpu_to_be64((__u64)s->aad_len * 8);
+	lengths[1] = bpf_cpu_to_be64((__u64)s->text_len * 8);
+	xe_ghash(s, key, XE_AAD_BLOCKS - aad_blocks, aad_blocks + text_blocks + 1);
+}
+
+/*
+ * Encrypts the text in `input` and leaves the tag in `tag`. Returns 0, or the kernel's error; then the text has been wiped.
+ * Nothing but ciphertext stays in the scratch.
+ */
+XE_SUBPROGRAM int xe_gcm_seal(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, const struct xe_hash_key *key)
+{
+	__u32 text_len = s->text_len, blocks = (text_len + XE_BLOCK - 1) / XE_BLOCK;
+	__u64 *stream = (__u64 *)s->stream;
+	int error;
+
+	if (text_len > XE_TEXT_MAX)
+		return -XE_E2BIG;
+	xe_gcm_count(s, 0, blocks + 1, 1);
+	error = xe_gcm_aes(s, cipher, 0, blocks + 1);
+	if (error) {
+		xe_gcm_wipe_stream(s);
+		xe_gcm_wipe_text(s);
+		return error;
+	}
+	xe_gcm_pad(s->stream + XE_BLOCK, text_len);
+	xe_gcm_xor(s, text_len);
+	xe_gcm_authenticate(s, key);
+	s->tag[0] = s->ghash.hash[0] ^ stream[0];
+	s->tag[1] = s->ghash.hash[1] ^ stream[1];
+	stream[0] = 0;
+	stream[1] = 0;
+	xe_ghash_wipe(&s->ghash);
+	return 0;
+}
+
+/*
+ * Verifies `tag` over what is in `input`, without touching the text. Returns 0 when it is authentic, 1 when it is not, or the
+ * kernel's error.
+ */
+XE_SUBPROGRAM int xe_gcm_verify(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, const struct xe_hash_key *key)
+{
+	__u64 *stream = (__u64 *)s->stream;
+	__u64 difference;
+	int error;
+
+	if (s->text_len > XE_TEXT_MAX)
+		return -XE_E2BIG;
+	stream[0] = s->nonce[0];
+	stream[1] = (s->nonce[1] & 0xffffffff) | (__u64)bpf_htonl(1) << 32;
+	error = xe_gcm_aes(s, cipher, 0, 1);
+	if (error)
+		return error;
+	xe_gcm_authenticate(s, key);
+	difference = (s->ghash.hash[0] ^ stream[0] ^ s->tag[0]) | (s->ghash.hash[1] ^ stream[1] ^ s->tag[1]);
+	stream[0] = 0;
+	stream[1] = 0;
+	xe_ghash_wipe(&s->ghash);
+	return difference != 0;
+}
+
+/* Decrypts the text after it has been verified. Returns 0 or the kernel's error. The caller wipes the text after use. */
+XE_SUBPROGRAM int xe_gcm_decrypt(struct xe_scratch *s, struct bpf_crypto_ctx *cipher)
+{
+	__u32 text_len = s->text_len, blocks = (text_len + XE_BLOCK - 1) / XE_BLOCK;
+	int error;
+
+	s->sum_before = 0;
+	s->sum_after = 0;
+	if (text_len == 0)
+		return 0;
+	if (text_len > XE_TEXT_MAX)
+		return -XE_E2BIG;
+	xe_gcm_count(s, 1, blocks, 2);
+	error = xe_gcm_aes(s, cipher, 1, blocks);
+	if (error) {
+		xe_gcm_wipe_stream(s);
+		return error;
+	}
+	xe_gcm_pad(s->stream + XE_BLOCK, text_len);
+	xe_gcm_pad(s->input + XE_TEXT_OFFSET, text_len);
+	return xe_gcm_xor(s, text_len);
+}
+
+#endif /* XE_GCM_BPF_H */
