@@ -74,7 +74,9 @@ let package = Package(
         .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),
         .testTarget(name: "NetlinkTests", dependencies: ["Netlink", "BPF"], swiftSettings: swiftSettings),
         .testTarget(name: "SecretsTests", dependencies: ["Secrets"], swiftSettings: swiftSettings),
-        .testTarget(name: "KeysTests", dependencies: ["Keys"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "KeysTests", dependencies: ["Keys", "Secrets"], exclude: ["make_vectors.py", "vectors.json"],
+            swiftSettings: swiftSettings),
         .testTarget(name: "KMSTests", dependencies: ["KMS", "CloudIdentity"], swiftSettings: swiftSettings),
         .testTarget(name: "DatapathTests", dependencies: ["Datapath", "BPF", "Keys"], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster"], swiftSettings: swiftSettings),
