@@ -16,7 +16,7 @@ public struct NodeIdentity: Sendable, Hashable {
 }
 
 /// Everything but the DEK that goes into a traffic key: two that are equal make the same key.
-public struct KeyContext: Sendable, Hashable {
+public struct TrafficContext: Sendable, Hashable {
     /// The salt.
     public var cluster: ClusterID
     /// Whose DEK it is.
@@ -61,53 +61,51 @@ public struct TrafficKey: Sendable {
 
     /// Derives the traffic key of a context from a DEK of 32 bytes. Throws when the DEK has another length, or a node id is 0 or
     /// does not fit into 24 bits.
-    public static func derive(dek: SecretBytes, context: KeyContext) throws(KeyError) -> TrafficKey {
-        let out = try expand(dek: dek, context: context)
+    public static func derive(dek: SecretBytes, context: TrafficContext) throws(KeyError) -> TrafficKey {
+        let out = try expand(.traffic, dek: dek, context: context)
+        let keyID = try fingerprint(dek: dek, context: context)
         return out.withUnsafeBytes { bytes in
-            let key = UnsafeRawBufferPointer(rebasing: bytes.prefix(byteCount))
-            return TrafficKey(
+            TrafficKey(
                 spi: SPI.make(epoch: context.epoch, derived: bytes[byteCount], sender: context.sender.id),
-                keyID: fingerprint(of: key), key: SecretBytes(copying: key))
+                keyID: keyID,
+                key: SecretBytes(copying: UnsafeRawBufferPointer(rebasing: bytes.prefix(byteCount))))
         }
     }
 
-    /// SPI and fingerprint of the key that `derive` makes of the same input, without keeping the key.
-    public static func names(dek: SecretBytes, context: KeyContext) throws(KeyError) -> TrafficKeyNames {
-        let out = try expand(dek: dek, context: context)
-        return out.withUnsafeBytes { bytes in
-            TrafficKeyNames(
-                spi: SPI.make(epoch: context.epoch, derived: bytes[byteCount], sender: context.sender.id),
-                keyID: fingerprint(of: UnsafeRawBufferPointer(rebasing: bytes.prefix(byteCount))))
+    /// The fingerprint of the key that `derive` makes of the same input: docs/wire-format.md, "Keys".
+    ///
+    /// It is never on the wire and no peer needs to agree on it: it only tells a node whether the key in the kernel is the one
+    /// that is wanted. HKDF's outputs under two labels are independent, so it says nothing about the key.
+    public static func fingerprint(dek: SecretBytes, context: TrafficContext) throws(KeyError) -> KeyID {
+        let out = try expand(.keyID, dek: dek, context: context)
+        guard let id = KeyID(bytes: out.withUnsafeBytes { Array($0) }) else {
+            preconditionFailure("HKDF makes as many bytes as it is asked for")
         }
-    }
-
-    /// Half of HMAC-SHA256 under the key: docs/wire-format.md, "Keys". Never on the wire; it only tells whether the key in the
-    /// kernel is the one that is wanted.
-    private static func fingerprint(of key: UnsafeRawBufferPointer) -> KeyID {
-        let code = HMAC<SHA256>.authenticationCode(
-            for: Array("xdp-encryptor/1 key id".utf8), using: SymmetricKey(data: key))
-        guard let id = KeyID(bytes: Array(code.prefix(16))) else { preconditionFailure("SHA-256 has 32 bytes") }
         return id
     }
 
-    /// 33 bytes: the key and what the SPI takes. `SymmetricKey` zeroes its bytes when it is released.
-    private static func expand(dek: SecretBytes, context: KeyContext) throws(KeyError) -> SymmetricKey {
+    /// What HKDF is asked for: the first part of `info`.
+    private enum Label: String {
+        case traffic = "xdp-encryptor/1 traffic"
+        case keyID = "xdp-encryptor/1 key id"
+
+        /// 33: the key and what the SPI takes.
+        var outputByteCount: Int { self == .traffic ? byteCount + 1 : 16 }
+    }
+
+    /// `SymmetricKey` zeroes its bytes when it is released.
+    private static func expand(
+        _ label: Label, dek: SecretBytes, context: TrafficContext
+    ) throws(KeyError) -> SymmetricKey {
         guard dek.count == byteCount else {
-            throw KeyError(description: "the DEK of epoch \(context.epoch) has \(dek.count) bytes; expected \(byteCount)")
+            throw KeyError(
+                description: "the DEK of epoch \(context.epoch) has \(dek.count) bytes; expected \(byteCount)")
         }
         for node in [context.sender, context.receiver] where !nodeIDs.contains(node.id) {
             throw KeyError(description: "node id \(node.id) is not in \(nodeIDs.lowerBound) to \(nodeIDs.upperBound)")
         }
         return HKDF<SHA256>.deriveKey(
             inputKeyMaterial: dek.withUnsafeBytes { SymmetricKey(data: $0) }, salt: context.cluster.bytes,
-            info: Array("xdp-encryptor/1 traffic".utf8) + context.encoded, outputByteCount: byteCount + 1)
+            info: Array(label.rawValue.utf8) + context.encoded, outputByteCount: label.outputByteCount)
     }
-}
-
-/// What tells a traffic key from others without showing it.
-public struct TrafficKeyNames: Sendable, Hashable {
-    /// Host byte order.
-    public let spi: UInt32
-    /// The key's fingerprint.
-    public let keyID: KeyID
 }

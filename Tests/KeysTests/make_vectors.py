@@ -36,7 +36,7 @@ def vector(name, dek, cluster, epoch, sender, receiver, sender_incarnation, rece
         + receiver_incarnation
     )
     out = hkdf(dek, cluster, b"xdp-encryptor/1 traffic" + context, 33)
-    key_id = hmac.new(out[:32], b"xdp-encryptor/1 key id", hashlib.sha256).digest()[:16]
+    key_id = hkdf(dek, cluster, b"xdp-encryptor/1 key id" + context, 16)
     spi = (epoch & 1) << 31 | (out[32] & 0x7F) << 24 | sender
     nonce = spi.to_bytes(4, "big") + lane.to_bytes(2, "big") + counter.to_bytes(6, "big")
     return {
