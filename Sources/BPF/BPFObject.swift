@@ -2,124 +2,186 @@ internal import BPFObjects
 internal import CLibBPF
 internal import Glibc
 
-/// An opened or loaded BPF object; closing it drops every map and program fd.
+/// A compiled BPF object (ELF), before it is opened.
+public struct BPFObjectCode: Sendable {
+    /// Its name, for messages.
+    public let name: String
+    /// The ELF file. Lives as long as the process.
+    nonisolated(unsafe) public let bytes: UnsafeRawBufferPointer
+
+    /// The datapath, compiled from bpf/encryptor.bpf.c and embedded in this binary.
+    public static let encryptor = BPFObjectCode(bpf_embedded_encryptor)
+
+    init(_ embedded: bpf_embedded_object) {
+        name = String(cString: embedded.name)
+        bytes = UnsafeRawBufferPointer(start: embedded.data, count: embedded.size)
+    }
+}
+
+/// An opened BPF object. First it is configured, then loaded; maps and programs taken from it own descriptors of their own and
+/// may outlive it.
+///
+/// Needs CAP_BPF, and CAP_NET_ADMIN for networking programs.
 public struct BPFObject: ~Copyable {
+    /// Of the code, for messages.
+    public let name: String
     let raw: OpaquePointer
 
-    /// Opens the object embedded by the build plug-in.
-
-
-    init(embedded e: bpf_embedded_object) throws(BPFError) {
-        var opts = bpf_object_open_opts()
-        opts.sz = MemoryLayout<bpf_object_open_opts>.size
-        opts.object_name = e.name
-        guard let obj = bpf_object__open_mem(e.data, e.size, &opts) else {
-            throw BPFError(operation: "open \(String(cString: e.name))", errno: errno)
+    /// Opens an object that is embedded in this binary.
+    public init(_ code: BPFObjectCode) throws(BPFError) {
+        var options = bpf_object_open_opts()
+        options.sz = MemoryLayout<bpf_object_open_opts>.size
+        let (opened, log) = code.name.withCString { name in
+            LibbpfLog.collect {
+                options.object_name = name
+                let object = bpf_object__open_mem(code.bytes.baseAddress, code.bytes.count, &options)
+                return (object, errno)
+            }
         }
-        raw = obj
+        guard let object = opened.0 else {
+            throw BPFError(operation: "open BPF object \(code.name)", errno: opened.1, log: log)
+        }
+        name = code.name
+        raw = object
+        typeNewSections()
     }
 
-    deinit { bpf_object__close(raw) }
+    /// Opens an object file.
+    public init(path: String) throws(BPFError) {
+        let (opened, log) = LibbpfLog.collect { (bpf_object__open_file(path, nil), errno) }
+        guard let object = opened.0 else {
+            throw BPFError(operation: "open BPF object \(path)", errno: opened.1, log: log)
+        }
+        name = path
+        raw = object
+        typeNewSections()
+    }
 
+    deinit {
+        bpf_object__close(raw)
+    }
+
+    /// Sections that libbpf 1.1 does not know yet: their programs get their type here.
+    private borrowing func typeNewSections() {
+        var program = bpf_object__next_program(raw, nil)
+        while let current = program {
+            if let section = bpf_program__section_name(current), String(cString: section).hasPrefix("tcx/") {
+                bpf_program__set_type(current, BPF_PROG_TYPE_SCHED_CLS)
+            }
+            program = bpf_object__next_program(raw, current)
+        }
+    }
+}
+
+// MARK: - Before loading
+
+extension BPFObject {
+    /// Rewrites `.rodata`, the constants that the verifier sees. `body` gets the section's bytes.
+    public borrowing func withReadOnlyData<R>(
+        _ body: (UnsafeMutableRawBufferPointer) -> R
+    ) throws(BPFError) -> R {
+        var map = bpf_object__next_map(raw, nil)
+        while let current = map {
+            var count = 0
+            if let name = bpf_map__name(current), String(cString: name).hasSuffix(".rodata"),
+                let bytes = bpf_map__initial_value(current, &count)
+            {
+                return body(
+                    UnsafeMutableRawBufferPointer(start: UnsafeMutableRawPointer(mutating: bytes), count: count))
+            }
+            map = bpf_object__next_map(raw, current)
+        }
+        throw BPFError(operation: "find .rodata of \(name)", errno: ENOENT)
+    }
+
+    /// Sets how many entries a map will hold.
+    public borrowing func setMaxEntries(_ count: UInt32, map: String) throws(BPFError) {
+        try check(bpf_map__set_max_entries(rawMap(map), count), "set the capacity of map \(map) to \(count)")
+    }
+
+    /// Makes the programs use a map that exists already. Its type and sizes must be those of the object's map.
+    public borrowing func reuse(_ existing: borrowing BPFMap, as map: String) throws(BPFError) {
+        let ours = try rawMap(map)
+        let shape = existing.shape
+        guard shape.type == bpf_map__type(ours).rawValue, shape.keySize == bpf_map__key_size(ours),
+            shape.valueSize == bpf_map__value_size(ours)
+        else {
+            throw BPFError(operation: "reuse map \(map): its key or value has another layout", errno: EINVAL)
+        }
+        try check(bpf_map__reuse_fd(ours, existing.fd), "reuse map \(map)")
+    }
+
+    /// Whether a program is loaded with the object; all are, unless told otherwise.
+    public borrowing func setAutoload(_ load: Bool, program: String) throws(BPFError) {
+        try check(bpf_program__set_autoload(rawProgram(program), load), "set autoload of program \(program)")
+    }
+
+    /// Names of the maps that the source declares, in its order.
+    public var mapNames: [String] {
+        var names: [String] = []
+        var map = bpf_object__next_map(raw, nil)
+        while let current = map {
+            if !bpf_map__is_internal(current), let name = bpf_map__name(current) { names.append(String(cString: name)) }
+            map = bpf_object__next_map(raw, current)
+        }
+        return names
+    }
+
+    /// Names of the programs, in the source's order.
+    public var programNames: [String] {
+        var names: [String] = []
+        var program = bpf_object__next_program(raw, nil)
+        while let current = program {
+            if let name = bpf_program__name(current) { names.append(String(cString: name)) }
+            program = bpf_object__next_program(raw, current)
+        }
+        return names
+    }
+}
+
+// MARK: - Loading, and what there is then
+
+extension BPFObject {
+    /// Creates the maps and loads the programs. The error holds the verifier's log.
     public borrowing func load() throws(BPFError) {
-        _ = try BPFError.check(bpf_object__load(raw), "load object")
+        let (result, log) = LibbpfLog.collect { bpf_object__load(raw) }
+        if result < 0 { throw BPFError(operation: "load BPF object \(name)", errno: -result, log: log) }
     }
 
+    /// A map of the loaded object.
     public borrowing func map(_ name: String) throws(BPFError) -> BPFMap {
-        guard let m = bpf_object__find_map_by_name(raw, name) else {
-            throw BPFError(operation: "find map \(name)", errno: ENOENT)
-        }
-        return BPFMap(raw: m, fd: bpf_map__fd(m))
+        let fd = FileDescriptorNumber(bpf_map__fd(try rawMap(name)))
+        return try BPFMap(try fd.duplicate("open map \(name)"), "map \(name)")
     }
 
+    /// A program of the loaded object.
     public borrowing func program(_ name: String) throws(BPFError) -> BPFProgram {
-        guard let p = bpf_object__find_program_by_name(raw, name) else {
-            throw BPFError(operation: "find program \(name)", errno: ENOENT)
-        }
-        return BPFProgram(raw: p, fd: bpf_program__fd(p))
+        let fd = FileDescriptorNumber(bpf_program__fd(try rawProgram(name)))
+        return BPFProgram(try fd.duplicate("open program \(name)"), name: name)
     }
 
-    /// Rewrites a field of `.rodata` between open and load.
-    public borrowing func withReadOnlyData<R>(_ body: (UnsafeMutableRawBufferPointer) -> R) throws(BPFError) -> R {
-        guard let m = bpf_object__find_map_by_name(raw, ".rodata") else {
-            throw BPFError(operation: "find .rodata", errno: ENOENT)
+    private borrowing func rawMap(_ name: String) throws(BPFError) -> OpaquePointer {
+        guard let map = bpf_object__find_map_by_name(raw, name) else {
+            throw BPFError(operation: "find map \(name) in \(self.name)", errno: ENOENT)
         }
-        var n = 0
-        guard let p = bpf_map__initial_value(m, &n) else { throw BPFError(operation: ".rodata", errno: EINVAL) }
-        return body(UnsafeMutableRawBufferPointer(start: UnsafeMutableRawPointer(mutating: p), count: n))
+        return map
+    }
+
+    private borrowing func rawProgram(_ name: String) throws(BPFError) -> OpaquePointer {
+        guard let program = bpf_object__find_program_by_name(raw, name) else {
+            throw BPFError(operation: "find program \(name) in \(self.name)", errno: ENOENT)
+        }
+        return program
     }
 }
 
-/// A map of a live `BPFObject`; it must not outlive it.
-public struct BPFMap {
-    let raw: OpaquePointer
-    public let fd: Int32
+/// A descriptor that libbpf owns; negative before the object is loaded.
+private struct FileDescriptorNumber {
+    let raw: Int32
+    init(_ raw: Int32) { self.raw = raw }
 
-    public func pin(at path: String) throws(BPFError) { _ = try BPFError.check(bpf_map__pin(raw, path), "pin map \(path)") }
-    public func unpin(at path: String) throws(BPFError) { _ = try BPFError.check(bpf_map__unpin(raw, path), "unpin map \(path)") }
-
-    public func lookup<K: BitwiseCopyable, V: BitwiseCopyable>(_ key: K, as: V.Type = V.self) throws(BPFError) -> V? {
-        try withUnsafeTemporaryAllocation(of: V.self, capacity: 1) { out throws(BPFError) -> V? in
-            var key = key
-            let rc = bpf_map_lookup_elem(fd, &key, out.baseAddress!)
-            if rc == -ENOENT { return nil }
-            _ = try BPFError.check(rc, "map lookup")
-            return out[0]
-        }
+    func duplicate(_ operation: String) throws(BPFError) -> FileDescriptor {
+        if raw < 0 { throw BPFError(operation: "\(operation): not loaded", errno: EBADF) }
+        return try FileDescriptor(duplicating: raw, operation)
     }
-
-    public func lookupPerCPU(_ key: UInt32) throws(BPFError) -> [UInt64] {
-        var key = key
-        var out = [UInt64](repeating: 0, count: Int(libbpf_num_possible_cpus()))
-        _ = try BPFError.check(bpf_map_lookup_elem(fd, &key, &out), "percpu lookup")
-        return out
-    }
-
-    public func update<K: BitwiseCopyable, V: BitwiseCopyable>(_ key: K, _ value: V) throws(BPFError) {
-        var key = key, value = value
-        _ = try BPFError.check(bpf_map_update_elem(fd, &key, &value, UInt64(BPF_ANY)), "map update")
-    }
-}
-
-public struct BPFProgram {
-    let raw: OpaquePointer
-    public let fd: Int32
-
-    /// Runs a `SEC("syscall")` program with `context` as its read-write argument.
-    @discardableResult
-    public func run<C: BitwiseCopyable>(context: inout C) throws(BPFError) -> UInt32 {
-        var opts = bpf_test_run_opts()
-        opts.sz = MemoryLayout<bpf_test_run_opts>.size
-        let rc = withUnsafeMutableBytes(of: &context) { bytes -> Int32 in
-            opts.ctx_in = UnsafeRawPointer(bytes.baseAddress!)
-            opts.ctx_size_in = UInt32(bytes.count)
-            return bpf_prog_test_run_opts(fd, &opts)
-        }
-        _ = try BPFError.check(rc, "run program")
-        return opts.retval
-    }
-
-    public func attachXDP(ifindex: Int32) throws(BPFError) -> BPFLink {
-        guard let l = bpf_program__attach_xdp(raw, ifindex) else {
-            throw BPFError(operation: "attach xdp to \(ifindex)", errno: errno)
-        }
-        return BPFLink(raw: l)
-    }
-}
-
-/// An attached program. Dropping it detaches, unless it was pinned.
-public struct BPFLink: ~Copyable {
-    let raw: OpaquePointer
-    public var fd: Int32 { bpf_link__fd(raw) }
-    public borrowing func pin(at path: String) throws(BPFError) { _ = try BPFError.check(bpf_link__pin(raw, path), "pin link \(path)") }
-    public borrowing func unpin() throws(BPFError) { _ = try BPFError.check(bpf_link__unpin(raw), "unpin link") }
-    public static func open(pinned path: String) throws(BPFError) -> BPFLink {
-        guard let l = bpf_link__open(path) else { throw BPFError(operation: "open link \(path)", errno: errno) }
-        return BPFLink(raw: l)
-    }
-    /// Swaps the program atomically.
-    public borrowing func update(to program: BPFProgram) throws(BPFError) {
-        _ = try BPFError.check(bpf_link__update_program(raw, program.raw), "update link")
-    }
-    deinit { bpf_link__destroy(raw) }
 }
