@@ -1,8 +1,170 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Entry points. */
+/*
+ * Entry points of the kernel half. Start here, then:
+ *
+ *     encrypt.bpf.h, decrypt.bpf.h   what happens to a packet, in order
+ *     packet.bpf.h, aad.bpf.h        reading packets, resizing them, checksums
+ *     gcm.bpf.h, ghash.bpf.h         the cipher
+ *     replay.bpf.h                   windows
+ *     install.bpf.h                  keys in and out
+ *     verdict.bpf.h                  counters and events
+ *     maps.bpf.h, wire.h             every map and its values
+ */
+#include "decrypt.bpf.h"
+#include "encrypt.bpf.h"
 #include "install.bpf.h"
 #include "known.bpf.h"
+#include "verdict.bpf.h"
 
+/* tcx verdicts (linux/bpf.h since 6.6) */
+#define XE_TCX_NEXT -1
+#define XE_TCX_DROP 2
+
+/* Metadata that XDP puts before a frame which it has judged, for the guard behind it. */
+struct xe_marker {
+	__u64 value;
+};
+
+/* Takes this CPU's scratch; NULL when somebody has it, which cannot be. */
+XE_INLINE struct xe_scratch *xe_scratch_take(void)
+{
+	struct xe_scratch *s = xe_only(scratch);
+
+	if (!s || s->busy)
+		return NULL;
+	s->busy = 1;
+	xe_barrier();
+	return s;
+}
+
+XE_INLINE void xe_scratch_give(struct xe_scratch *s)
+{
+	xe_barrier();
+	s->busy = 0;
+}
+
+/* Counts a verdict, tells of a drop, and gives the scratch back. */
+XE_INLINE void xe_finish(struct xe_scratch *s, __u32 verdict, const __u32 hook)
+{
+	xe_count_verdict(verdict, s->packet.frame_len);
+	if (!xe_is_pass(verdict))
+		xe_tell(s, verdict, hook);
+	xe_scratch_give(s);
+}
+
+XE_INLINE int xe_xdp_action(__u32 verdict)
+{
+	return xe_is_pass(verdict) ? XDP_PASS : xe_is_fault(verdict) ? XDP_ABORTED : XDP_DROP;
+}
+
+XE_INLINE int xe_tcx_action(__u32 verdict)
+{
+	return xe_is_pass(verdict) ? XE_TCX_NEXT : XE_TCX_DROP;
+}
+
+/* Marks a frame as judged. Returns 0, or a verdict. */
+XE_INLINE __u32 xe_mark(struct xdp_md *ctx)
+{
+	struct xe_config *settings = xe_only(config);
+	struct xe_marker *marker;
+
+	if (!settings)
+		return XE_FAULT_MAP;
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*marker)))
+		return XE_FAULT_PACKET;
+	marker = (void *)(long)ctx->data_meta;
+	if ((void *)(marker + 1) > (void *)(long)ctx->data)
+		return XE_FAULT_PACKET;
+	marker->value = settings->marker;
+	return 0;
+}
+
+XE_INLINE int xe_is_marked(struct __sk_buff *ctx)
+{
+	struct xe_config *settings = xe_only(config);
+	struct xe_marker *marker = (void *)(long)ctx->data_meta;
+
+	if (!settings || settings->marker == 0 || (void *)(marker + 1) > (void *)(long)ctx->data)
+		return 0;
+	return marker->value == settings->marker;
+}
+
+/* XDP on the host's end of a pod's veth: what arrives there leaves the pod. */
+SEC("xdp.frags")
+int xe_encrypt(struct xdp_md *ctx)
+{
+	struct xe_scratch *s = xe_scratch_take();
+	__u32 verdict;
+
+	if (!s) {
+		xe_count_verdict(XE_FAULT_SCRATCH, 0);
+		return XDP_ABORTED;
+	}
+	verdict = xe_send(ctx, 0, s);
+	xe_finish(s, verdict, XE_HOOK_ENCRYPT);
+	return xe_xdp_action(verdict);
+}
+
+/* XDP on the pod's interface: what arrives there enters the pod. */
+SEC("xdp.frags")
+int xe_decrypt(struct xdp_md *ctx)
+{
+	struct xe_scratch *s = xe_scratch_take();
+	__u32 verdict, fault;
+
+	if (!s) {
+		xe_count_verdict(XE_FAULT_SCRATCH, 0);
+		return XDP_ABORTED;
+	}
+	verdict = xe_receive(ctx, 0, s);
+	if (xe_is_pass(verdict)) {
+		fault = xe_mark(ctx);
+		if (fault)
+			verdict = fault;
+	}
+	xe_finish(s, verdict, XE_HOOK_DECRYPT);
+	return xe_xdp_action(verdict);
+}
+
+/*
+ * tcx ingress on the pod's interface, behind xe_decrypt. Frames that were redirected past XDP (bpf_redirect_peer, as Cilium's
+ * host routing does) are judged here; marked ones were.
+ */
+SEC("tc")
+int xe_guard(struct __sk_buff *ctx)
+{
+	struct xe_scratch *s;
+	__u32 verdict;
+
+	if (xe_is_marked(ctx))
+		return XE_TCX_NEXT;
+	s = xe_scratch_take();
+	if (!s) {
+		xe_count_verdict(XE_FAULT_SCRATCH, 0);
+		return XE_TCX_DROP;
+	}
+	verdict = xe_receive(ctx, 1, s);
+	xe_finish(s, verdict, XE_HOOK_DECRYPT);
+	return xe_tcx_action(verdict);
+}
+
+/* tcx, for devices that take no XDP: what leaves a pod. */
+SEC("tc")
+int xe_encrypt_tc(struct __sk_buff *ctx)
+{
+	struct xe_scratch *s = xe_scratch_take();
+	__u32 verdict;
+
+	if (!s) {
+		xe_count_verdict(XE_FAULT_SCRATCH, 0);
+		return XE_TCX_DROP;
+	}
+	verdict = xe_send(ctx, 1, s);
+	xe_finish(s, verdict, XE_HOOK_ENCRYPT);
+	return xe_tcx_action(verdict);
+}
+
+/* Puts a key into the kernel. Always returns 0: see `error` in the context. */
 SEC("syscall")
 int xe_install(struct xe_install *request)
 {
@@ -12,6 +174,7 @@ int xe_install(struct xe_install *request)
 	return 0;
 }
 
+/* Takes a key out of the kernel. Always returns 0: see `error` in the context. */
 SEC("syscall")
 int xe_remove(struct xe_remove *request)
 {
@@ -19,20 +182,44 @@ int xe_remove(struct xe_remove *request)
 	return 0;
 }
 
+/* Seals or opens one text: `struct xe_gcm_request`. */
 SEC("xdp")
 int xe_gcm(struct xdp_md *ctx)
 {
-	struct xe_scratch *s = xe_only(scratch);
+	struct xe_scratch *s = xe_scratch_take();
 	int action;
 
-	if (!s || s->busy)
+	if (!s)
 		return XDP_ABORTED;
-	s->busy = 1;
-	xe_barrier();
 	action = xe_known_answer(ctx, s);
-	xe_barrier();
-	s->busy = 0;
+	xe_scratch_give(s);
 	return action;
+}
+
+/* The floor that benchmarks measure against: the AES of `text_len` bytes and the tag, and nothing else. */
+SEC("xdp")
+int xe_floor(struct xdp_md *ctx)
+{
+	struct xe_gcm_request *request = (void *)(long)ctx->data;
+	struct xe_association *association;
+	struct bpf_crypto_ctx *cipher;
+	struct xe_scratch *s;
+	__u32 index;
+	int error;
+
+	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	index = request->index;
+	association = bpf_map_lookup_elem(&associations, &index);
+	if (!association)
+		return XDP_ABORTED;
+	cipher = association->cipher;
+	s = xe_scratch_take();
+	if (!s)
+		return XDP_ABORTED;
+	error = xe_gcm_aes(s, cipher, 0, 1 + (request->text_len + XE_BLOCK - 1) / XE_BLOCK);
+	xe_scratch_give(s);
+	return error ? XDP_ABORTED : XDP_PASS;
 }
 
 char LICENSE[] SEC("license") = "GPL";

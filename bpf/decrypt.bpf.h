@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What enters a pod. */
+#ifndef XE_DECRYPT_BPF_H
+#define XE_DECRYPT_BPF_H
+
+#include "encrypt.bpf.h"
+#include "replay.bpf.h"
+
+/* A packet of a protected peer that carries no SPI of ours: what happens with it. */
+XE_INLINE __u32 xe_receive_cleartext(const struct xe_packet *p, const struct xe_endpoint *source)
+{
+	struct xe_endpoint *destination = bpf_map_lookup_elem(&endpoints, &p->destination);
+
+	/* The other end of this packet is not protected: nothing was to be encrypted. */
+	if (!destination || !(destination->flags & XE_ENDPOINT_LOCAL))
+		return XE_PASS_UNPROTECTED;
+	if ((source->flags | destination->flags) & XE_ENDPOINT_WITHDRAWING)
+		return XE_PASS_WITHDRAWING;
+	if ((source->flags | destination->flags) & XE_ENDPOINT_STRICT)
+		return p->problem == XE_DROP_MALFORMED ? XE_DROP_MALFORMED : XE_DROP_CLEARTEXT;
+	return XE_PASS_CLEARTEXT;
+}
+
+/* A packet from an address that is no protected endpoint. */
+XE_INLINE __u32 xe_receive_stranger(const struct xe_packet *p)
+{
+	struct xe_endpoint *destination;
+
+	if (!xe_in_strict_cidr(&p->source))
+		return XE_PASS_UNPROTECTED;
+	destination = bpf_map_lookup_elem(&endpoints, &p->destination);
+	if (destination && destination->flags & XE_ENDPOINT_LOCAL && destination->flags & XE_ENDPOINT_STRICT)
+		return XE_DROP_UNKNOWN_PEER;
+	return XE_PASS_UNKNOWN_PEER;
+}
+
+/* The first four bytes of the L4 payload, network order; 0 (no SPI is 0: it holds a node id) when there are none. */
+XE_INLINE __u32 xe_read_spi(void *ctx, const int skb, const struct xe_packet *p)
+{
+	void *data = xe_data(ctx, skb), *data_end = xe_data_end(ctx, skb);
+	__u32 text = p->text;
+
+	if (p->problem || p->text_len < XE_SPI_LEN)
+		return 0;
+	xe_opaque(text);
+	if (text > XE_HEADERS_MAX || data + text + XE_SPI_LEN > data_end)
+		return 0;
+	return *(__u32 *)(data + text);
+}
+
+/* Verifies and decrypts a packet under the key that its SPI names. Returns XE_DECRYPTED or why it has to be dropped. */
+XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s,
+				  struct xe_association *association, struct xe_lane *lane)
+{
+	struct xe_packet *p = &s->packet;
+	struct xe_config *settings = xe_only(config);
+	struct xe_hash_key *hash_key = association->hash_key;
+	struct bpf_crypto_ctx *cipher = association->cipher;
+	struct xe_window_key window_key;
+	struct xe_window *window;
+	__u32 len = p->text_len, header, verdict, size;
+	__u64 iv, counter, sum, shim_sum;
+	__u16 checksum = 0;
+	int result;
+
+	if (!settings)
+		return XE_FAULT_MAP;
+	if (!cipher || !hash_key)
+		return XE_DROP_NO_KEY;
+	if (len < XE_SHIM_LEN)
+		return XE_DROP_MALFORMED;
+	if (len > XE_TEXT_MAX)
+		return XE_DROP_TOO_BIG;
+	size = settings->window;
+
+	/* The shim lands right before the place of the text. */
+	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN);
+	xe_opaque(len);
+	if (len < XE_SHIM_LEN || len > XE_TEXT_MAX)
+		return XE_FAULT_PACKET;
+	if (xe_load(ctx, skb, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len))
+		return XE_FAULT_PACKET;
+	iv = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_IV_LEN - XE_TAG_LEN);
+	s->tag[0] = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN);
+	s->tag[1] = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN / 2);
+	s->nonce[0] = p->spi | iv << 32;
+	s->nonce[1] = iv >> 32;
+	s->text_len = p->text_len - XE_SHIM_LEN;
+	counter = bpf_be64_to_cpu(iv) & XE_COUNTER_MAX;
+	window_key.association = association->id;
+	window_key.lane = bpf_be64_to_cpu(iv) >> 48;
+	if (counter == 0)
+		return XE_DROP_MALFORMED;
+	window = bpf_map_lookup_elem(&windows, &window_key);
+	if (window) {
+		verdict = xe_replay_check(window, counter, size);
+		if (verdict)
+			return verdict;
+	}
+
+	header = xe_aad_build(ctx, skb, s, &checksum);
+	if (header == 0)
+		return XE_FAULT_PACKET;
+	result = xe_gcm_verify(s, cipher, hash_key);
+	if (result)
+		return result == 1 ? XE_DROP_AUTH : XE_FAULT_CIPHER;
+	verdict = xe_replay_mark(window_key.association, window_key.lane, counter, size);
+	if (verdict)
+		return verdict;
+	if (xe_gcm_decrypt(s, cipher))
+		return XE_FAULT_CIPHER;
+
+	/* Authentic from here on. The wire packet's own checksum must be right too, or the restored one would hide that it was not. */
+	sum = xe_header_sum(s);
+	shim_sum = p->spi + xe_sum64(iv) + xe_sum64(s->tag[0]) + xe_sum64(s->tag[1]);
+	if (xe_fold(sum + xe_length_sum(p, p->l4_header_len + p->text_len) + shim_sum + s->sum_before + checksum) !=
+	    0xffff) {
+		xe_gcm_wipe_text(s);
+		return XE_DROP_CHECKSUM;
+	}
+	checksum = xe_checksum(p, sum + xe_length_sum(p, p->l4_header_len + s->text_len) + s->sum_after);
+
+	if (skb) {
+		verdict = header > XE_TEXT_OFFSET
+				  ? XE_FAULT_PACKET
+				  : xe_resize_skb(ctx, p, -XE_SHIM_LEN, s->input + header);
+	} else {
+		verdict = xe_shrink_xdp(ctx, p->text);
+	}
+	len = s->text_len;
+	if (len > 0) {
+		xe_opaque(len);
+		if (!verdict && (len == 0 || len > XE_TEXT_MAX ||
+				 xe_store(ctx, skb, p->text, s->input + XE_TEXT_OFFSET, len)))
+			verdict = XE_FAULT_PACKET;
+		xe_gcm_wipe_text(s);
+	}
+	if (verdict)
+		return verdict;
+	verdict = xe_patch(ctx, skb, p, -XE_SHIM_LEN, checksum);
+	if (verdict)
+		return verdict;
+	lane->received_packets += 1;
+	lane->received_bytes += s->text_len;
+	return XE_DECRYPTED;
+}
+
+/* The verdict on a packet from the protected peer `source`. */
+XE_INLINE __u32 xe_receive_peer(void *ctx, const int skb, struct xe_scratch *s, const struct xe_endpoint *source)
+{
+	struct xe_packet *p = &s->packet;
+	struct xe_association *association;
+	struct xe_lane *lane;
+	__u32 slot = source->slot, spi, index, verdict;
+
+	spi = xe_read_spi(ctx, skb, p);
+	p->spi = spi;
+	/* The highest bit of an SPI is the lowest of its epoch. */
+	index = XE_ASSOCIATION(slot, XE_RECEIVE, bpf_ntohl(spi) >> 31);
+	association = bpf_map_lookup_elem(&associations, &index);
+	lane = bpf_map_lookup_elem(&lanes, &slot);
+	if (!association || !lane)
+		return XE_FAULT_MAP;
+	if (spi != 0 && association->epoch != 0 && association->spi == spi)
+		verdict = xe_decrypt_packet(ctx, skb, s, association, lane);
+	else if (spi != 0 && bpf_map_lookup_elem(&spis, &spi))
+		verdict = XE_DROP_SPOOFED;
+	else
+		verdict = xe_receive_cleartext(p, source);
+	if (verdict == XE_DROP_AUTH)
+		lane->dropped_auth += 1;
+	else if (verdict == XE_DROP_REPLAY || verdict == XE_DROP_STALE)
+		lane->dropped_replay += 1;
+	else if (verdict >= XE_DROP_CLEARTEXT)
+		lane->dropped_other += 1;
+	return verdict;
+}
+
+/* The verdict on a frame that enters a pod. */
+XE_INLINE __u32 xe_receive(void *ctx, const int skb, struct xe_scratch *s)
+{
+	struct xe_packet *p = &s->packet;
+	struct xe_endpoint *source;
+	struct xe_config *settings;
+
+	switch (xe_parse(ctx, skb, p)) {
+	case XE_KIND_CONTROL:
+		return XE_PASS_CONTROL;
+	case XE_KIND_OTHER:
+		settings = xe_only(config);
+		return settings && settings->flags & XE_CONFIG_STRICT_ETHERTYPE ? XE_DROP_ETHERTYPE
+									       : XE_PASS_ETHERTYPE;
+	case XE_KIND_MALFORMED:
+		return XE_DROP_MALFORMED;
+	case XE_KIND_IP:
+		break;
+	}
+	source = bpf_map_lookup_elem(&endpoints, &p->source);
+	if (!source)
+		return xe_receive_stranger(p);
+	if (source->flags & XE_ENDPOINT_LOCAL)
+		return XE_PASS_SAME_NODE;
+	return xe_receive_peer(ctx, skb, s, source);
+}
+
+#endif /* XE_DECRYPT_BPF_H */

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What leaves a pod. */
+#ifndef XE_ENCRYPT_BPF_H
+#define XE_ENCRYPT_BPF_H
+
+#include "aad.bpf.h"
+#include "gcm.bpf.h"
+
+XE_INLINE int xe_in_strict_cidr(const struct xe_address *address)
+{
+	struct xe_cidr key = {.prefix_len = 128, .address = *address};
+
+	return bpf_map_lookup_elem(&strict_cidrs, &key) != NULL;
+}
+
+/* Whether a packet is to be encrypted (XE_ENCRYPTED, and for whom) or what else happens with it. */
+XE_INLINE __u32 xe_send_policy(const struct xe_packet *p, __u32 *slot)
+{
+	struct xe_endpoint *source = bpf_map_lookup_elem(&endpoints, &p->source);
+	struct xe_endpoint *destination = bpf_map_lookup_elem(&endpoints, &p->destination);
+	struct xe_peer *peer;
+	__u32 strict;
+
+	if (!source || !(source->flags & XE_ENDPOINT_LOCAL)) {
+		/* Whatever comes here left a protected pod. Under an address that is not its own it reaches nobody protected. */
+		if (source || (destination && !(destination->flags & XE_ENDPOINT_LOCAL)) ||
+		    xe_in_strict_cidr(&p->destination))
+			return XE_DROP_SPOOFED;
+		return destination ? XE_PASS_SAME_NODE : XE_PASS_UNPROTECTED;
+	}
+	if (!destination) {
+		if (!xe_in_strict_cidr(&p->destination))
+			return XE_PASS_UNPROTECTED;
+		return source->flags & XE_ENDPOINT_STRICT ? XE_DROP_UNKNOWN_PEER : XE_PASS_UNKNOWN_PEER;
+	}
+	if (destination->flags & XE_ENDPOINT_LOCAL)
+		return XE_PASS_SAME_NODE;
+	*slot = destination->slot;
+	peer = bpf_map_lookup_elem(&peers, slot);
+	if (!peer)
+		return XE_FAULT_MAP;
+	strict = (source->flags | destination->flags) & XE_ENDPOINT_STRICT;
+	if (peer->acknowledged < source->since)
+		return strict ? XE_DROP_NOT_READY : XE_PASS_CLEARTEXT;
+	if (destination->flags & XE_ENDPOINT_WITHDRAWING)
+		return XE_PASS_WITHDRAWING;
+	if (source->until && peer->acknowledged >= source->until)
+		return XE_PASS_WITHDRAWING;
+	return XE_ENCRYPTED;
+}
+
+/* The next IV counter of this CPU's lane under a key; 0 when it is used up. */
+XE_INLINE __u64 xe_next_counter(struct xe_lane *lane, const struct xe_association *association, __u32 parity)
+{
+	if (lane->association[parity] != association->id) {
+		lane->association[parity] = association->id;
+		lane->counter[parity] = 0;
+	}
+	if (lane->counter[parity] >= XE_COUNTER_MAX)
+		return 0;
+	return ++lane->counter[parity];
+}
+
+/* Encrypts a packet for the peer in `slot`. Returns XE_ENCRYPTED or why it has to be dropped. */
+XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s, __u32 slot)
+{
+	struct xe_packet *p = &s->packet;
+	struct xe_config *settings = xe_only(config);
+	struct xe_association *association;
+	struct xe_hash_key *hash_key;
+	struct bpf_crypto_ctx *cipher;
+	struct xe_lane *lane;
+	__u32 index, len = p->text_len, header, verdict, parity;
+	__u64 counter, iv, sum, shim_sum;
+	__u16 checksum = 0;
+
+	if (len > XE_TEXT_MAX - XE_SHIM_LEN)
+		return XE_DROP_TOO_BIG;
+	lane = bpf_map_lookup_elem(&lanes, &slot);
+	if (!settings || !lane)
+		return XE_FAULT_MAP;
+	parity = settings->sending & 1;
+	index = XE_ASSOCIATION(slot, XE_SEND, parity);
+	association = bpf_map_lookup_elem(&associations, &index);
+	if (!association)
+		return XE_FAULT_MAP;
+	cipher = association->cipher;
+	hash_key = association->hash_key;
+	if (settings->sending == 0 || association->epoch != settings->sending || !cipher || !hash_key)
+		return XE_DROP_NO_KEY;
+	counter = xe_next_counter(lane, association, parity);
+	if (counter == 0)
+		return XE_DROP_EXHAUSTED;
+	iv = bpf_cpu_to_be64((__u64)bpf_get_smp_processor_id() << 48 | counter);
+	p->spi = association->spi;
+	s->nonce[0] = association->spi | iv << 32;
+	s->nonce[1] = iv >> 32;
+
+	s->text_len = len;
+	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len);
+	if (len > 0) {
+		xe_opaque(len);
+		if (len == 0 || len > XE_TEXT_MAX - XE_SHIM_LEN)
+			return XE_FAULT_PACKET;
+		if (xe_load(ctx, skb, p->text, s->input + XE_TEXT_OFFSET, len))
+			return XE_FAULT_PACKET;
+	}
+	header = xe_aad_build(ctx, skb, s, &checksum);
+	if (header == 0) {
+		xe_gcm_wipe_text(s);
+		return XE_FAULT_PACKET;
+	}
+	if (xe_gcm_seal(s, cipher, hash_key))
+		return XE_FAULT_CIPHER;
+
+	/* A wrong checksum would come out right on the other side. UDP's 0 means that there is none. */
+	sum = xe_header_sum(s);
+	if (!(p->protocol == XE_PROTO_UDP && checksum == 0) &&
+	    xe_fold(sum + xe_length_sum(p, p->l4_header_len + p->text_len) + s->sum_before + checksum) != 0xffff)
+		return XE_DROP_CHECKSUM;
+	shim_sum = p->spi + xe_sum64(iv) + xe_sum64(s->tag[0]) + xe_sum64(s->tag[1]);
+	sum += xe_length_sum(p, p->l4_header_len + XE_SHIM_LEN + p->text_len) + shim_sum + s->sum_after;
+	checksum = xe_checksum(p, sum);
+
+	if (skb) {
+		if (header > XE_TEXT_OFFSET)
+			return XE_FAULT_PACKET;
+		verdict = xe_resize_skb(ctx, p, XE_SHIM_LEN, s->input + header);
+	} else {
+		verdict = xe_grow_xdp(ctx, p->text);
+	}
+	if (verdict)
+		return verdict;
+	/* SPI, IV and tag take the place right before the text, where the AAD was. */
+	*(__u32 *)(s->input + XE_TEXT_OFFSET - XE_SHIM_LEN) = p->spi;
+	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_IV_LEN - XE_TAG_LEN) = iv;
+	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN) = s->tag[0];
+	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN / 2) = s->tag[1];
+	len = s->text_len + XE_SHIM_LEN;
+	xe_opaque(len);
+	if (len < XE_SHIM_LEN || len > XE_TEXT_MAX)
+		return XE_FAULT_PACKET;
+	if (xe_store(ctx, skb, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len))
+		return XE_FAULT_PACKET;
+	verdict = xe_patch(ctx, skb, p, XE_SHIM_LEN, checksum);
+	if (verdict)
+		return verdict;
+	lane->sent_packets += 1;
+	lane->sent_bytes += s->text_len;
+	return XE_ENCRYPTED;
+}
+
+/* The verdict on a frame that leaves a pod. */
+XE_INLINE __u32 xe_send(void *ctx, const int skb, struct xe_scratch *s)
+{
+	struct xe_packet *p = &s->packet;
+	struct xe_config *settings;
+	__u32 verdict, slot = 0;
+
+	switch (xe_parse(ctx, skb, p)) {
+	case XE_KIND_CONTROL:
+		return XE_PASS_CONTROL;
+	case XE_KIND_OTHER:
+		settings = xe_only(config);
+		return settings && settings->flags & XE_CONFIG_STRICT_ETHERTYPE ? XE_DROP_ETHERTYPE
+									       : XE_PASS_ETHERTYPE;
+	case XE_KIND_MALFORMED:
+		return XE_DROP_MALFORMED;
+	case XE_KIND_IP:
+		break;
+	}
+	verdict = xe_send_policy(p, &slot);
+	if (verdict != XE_ENCRYPTED)
+		return verdict;
+	if (p->problem)
+		return p->problem;
+	return xe_encrypt_packet(ctx, skb, s, slot);
+}
+
+#endif /* XE_ENCRYPT_BPF_H */
