@@ -58,7 +58,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	struct bpf_crypto_ctx *cipher = association->cipher;
 	struct xe_window_key window_key;
 	struct xe_window *window;
-	__u32 len = p->text_len, header, verdict, size;
+	__u32 len = p->text_len, header, verdict, size, l4_len;
 	__u64 iv, counter, sum, shim_sum;
 	__u16 checksum = 0;
 	int result;
@@ -118,7 +118,8 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		xe_gcm_wipe_text(s);
 		return XE_DROP_CHECKSUM;
 	}
-	checksum = xe_checksum(p, sum + xe_length_sum(p, p->l4_header_len + s->text_len) + s->sum_after);
+	l4_len = p->l4_header_len + s->text_len;
+	checksum = xe_checksum(p, sum + xe_length_sum(p, l4_len) + s->sum_after);
 
 	if (skb) {
 		verdict = header > XE_TEXT_OFFSET
@@ -137,7 +138,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	}
 	if (verdict)
 		return verdict;
-	verdict = xe_patch(ctx, skb, p, -XE_SHIM_LEN, checksum);
+	verdict = xe_patch(ctx, skb, p, l4_len, checksum);
 	if (verdict)
 		return verdict;
 	lane->received_packets += 1;

@@ -70,7 +70,7 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	struct xe_hash_key *hash_key;
 	struct bpf_crypto_ctx *cipher;
 	struct xe_lane *lane;
-	__u32 index, len = p->text_len, header, verdict, parity;
+	__u32 index, len = p->text_len, header, verdict, parity, l4_len;
 	__u64 counter, iv, sum, shim_sum;
 	__u16 checksum = 0;
 
@@ -119,7 +119,8 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	    xe_fold(sum + xe_length_sum(p, p->l4_header_len + p->text_len) + s->sum_before + checksum) != 0xffff)
 		return XE_DROP_CHECKSUM;
 	shim_sum = p->spi + xe_sum64(iv) + xe_sum64(s->tag[0]) + xe_sum64(s->tag[1]);
-	sum += xe_length_sum(p, p->l4_header_len + XE_SHIM_LEN + p->text_len) + shim_sum + s->sum_after;
+	l4_len = p->l4_header_len + XE_SHIM_LEN + p->text_len;
+	sum += xe_length_sum(p, l4_len) + shim_sum + s->sum_after;
 	checksum = xe_checksum(p, sum);
 
 	if (skb) {
@@ -142,7 +143,7 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		return XE_FAULT_PACKET;
 	if (xe_store(ctx, skb, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len))
 		return XE_FAULT_PACKET;
-	verdict = xe_patch(ctx, skb, p, XE_SHIM_LEN, checksum);
+	verdict = xe_patch(ctx, skb, p, l4_len, checksum);
 	if (verdict)
 		return verdict;
 	lane->sent_packets += 1;

@@ -347,8 +347,8 @@ XE_INLINE __u32 xe_resize_skb(struct __sk_buff *ctx, const struct xe_packet *p, 
 	return bpf_skb_store_bytes(ctx, p->l4, header, len, 0) ? XE_FAULT_PACKET : 0;
 }
 
-/* Sets the lengths and checksums of a resized packet. Returns 0 or a verdict. */
-XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, int by, __u16 checksum)
+/* Sets the lengths and checksums of a packet whose L4 part has become `l4_len` bytes long. Returns 0 or a verdict. */
+XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, __u32 l4_len, __u16 checksum)
 {
 	void *data = xe_data(ctx, skb), *data_end = xe_data_end(ctx, skb);
 	__u32 l3 = p->l3, l4 = p->l4;
@@ -363,7 +363,7 @@ XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, in
 
 		if ((void *)(ip + 1) > data_end)
 			return XE_FAULT_PACKET;
-		ip->payload_len = bpf_htons(bpf_ntohs(ip->payload_len) + by);
+		ip->payload_len = bpf_htons(l4_len);
 	} else {
 		struct xe_ipv4 *ip = data + l3;
 		__u16 before, after;
@@ -371,7 +371,7 @@ XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, in
 		if ((void *)(ip + 1) > data_end)
 			return XE_FAULT_PACKET;
 		before = ip->total_len;
-		after = bpf_htons(bpf_ntohs(before) + by);
+		after = bpf_htons(XE_IPV4_LEN + l4_len);
 		ip->total_len = after;
 		/* RFC 1624, equation 3 */
 		ip->checksum = ~xe_fold((__u64)(__u16)~ip->checksum + (__u16)~before + after);
@@ -380,7 +380,7 @@ XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, in
 	if ((void *)(header + XE_UDP_LEN) > data_end)
 		return XE_FAULT_PACKET;
 	if (p->protocol == XE_PROTO_UDP) {
-		*(__u16 *)(header + 4) = bpf_htons(bpf_ntohs(*(__u16 *)(header + 4)) + by);
+		*(__u16 *)(header + 4) = bpf_htons(l4_len);
 		*(__u16 *)(header + 6) = checksum;
 	} else if (p->protocol == XE_PROTO_TCP) {
 		if ((void *)(header + XE_TCP_LEN) > data_end)
