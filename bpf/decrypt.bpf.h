@@ -17,7 +17,7 @@ XE_INLINE __u32 xe_receive_cleartext(const struct xe_packet *p, const struct xe_
 	if ((source->flags | destination->flags) & XE_ENDPOINT_WITHDRAWING)
 		return XE_PASS_WITHDRAWING;
 	if ((source->flags | destination->flags) & XE_ENDPOINT_STRICT)
-		return p->problem == XE_DROP_MALFORMED ? XE_DROP_MALFORMED : XE_DROP_CLEARTEXT;
+		return p->problem == XE_DROP_MALFORMED || p->problem == XE_DROP_CHECKSUM ? p->problem : XE_DROP_CLEARTEXT;
 	return XE_PASS_CLEARTEXT;
 }
 

@@ -139,7 +139,8 @@ def parallel(options):
 
 
 def payload(size, marker, number):
-    return (f"{number} {marker} ".encode() * (size // 2 + 1))[:size]
+    unit = f"{number} {marker} ".encode()
+    return (unit * (size // len(unit) + 1))[:size]
 
 
 def sizes(options):

@@ -187,8 +187,8 @@ def parse(frame, verify=True):
         length = 8
         if len(rest) < 8:
             raise Refused("malformed", "ICMP header")
-        if rest[0] not in ECHO[protocol] or rest[1] != 0:
-            raise Refused("unsupported", f"ICMP type {rest[0]} code {rest[1]}")
+        if rest[0] not in ECHO[protocol]:
+            raise Refused("unsupported", f"ICMP type {rest[0]}")
     else:
         raise Refused("unsupported", f"protocol {protocol}")
 
