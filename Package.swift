@@ -14,6 +14,10 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let http: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+    .product(name: "NIOSSL", package: "swift-nio-ssl"),
+]
 
 let package = Package(
     name: "xdp-encryptor",
@@ -26,6 +30,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0", traits: []),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
@@ -49,7 +54,7 @@ let package = Package(
         .target(name: "Secrets", dependencies: ["CSys"], swiftSettings: swiftSettings),
         .target(name: "Keys", dependencies: ["Secrets", crypto, cryptoExtras], swiftSettings: swiftSettings),
         .target(
-            name: "CloudIdentity", dependencies: ["Secrets", crypto, cryptoExtras, http, logging],
+            name: "CloudIdentity", dependencies: ["Secrets", crypto, cryptoExtras, http, logging] + nio,
             swiftSettings: swiftSettings),
         .target(
             name: "KMS", dependencies: ["Secrets", "CloudIdentity", crypto, cryptoExtras, http, logging],

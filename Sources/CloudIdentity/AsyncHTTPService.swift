@@ -1,0 +1,129 @@
+internal import AsyncHTTPClient
+internal import NIOCore
+internal import NIOHTTP1
+internal import NIOSSL
+internal import Secrets
+
+/// `HTTPService` on AsyncHTTPClient.
+///
+/// Residue: AsyncHTTPClient and NIO keep headers in Swift strings and bodies in buffers of their own, which we cannot reach
+/// afterwards. The body is moved to secret memory piece by piece, and each piece is zeroed in place where we are its last
+/// holder; TLS and socket buffers of the libraries are not.
+public final class AsyncHTTPService: HTTPService {
+    private let client: HTTPClient
+
+    /// - Parameter caFile: PEM certificates to trust beside the system's; nil for none.
+    public init(caFile: String? = nil) throws(HTTPFault) {
+        var configuration = HTTPClient.Configuration()
+        configuration.redirectConfiguration = .disallow
+        configuration.proxy = nil
+        configuration.decompression = .disabled
+        configuration.httpVersion = .http1Only
+        configuration.timeout = .init(connect: .seconds(3), read: .seconds(10))
+        configuration.connectionPool.retryConnectionEstablishment = false
+        configuration.connectionPool.idleTimeout = .seconds(30)
+        var tls = TLSConfiguration.makeClientConfiguration()
+        tls.minimumTLSVersion = .tlsv12
+        if let caFile {
+            do {
+                tls.additionalTrustRoots = [.certificates(try NIOSSLCertificate.fromPEMFile(caFile))]
+            } catch {
+                throw HTTPFault(.untrusted, "CA file \(caFile) cannot be used: \(error)")
+            }
+        }
+        configuration.tlsConfiguration = tls
+        client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }
+
+    deinit {
+        // A client must be shut down before it goes; this closes idle connections.
+        let client = client
+        Task { try? await client.shutdown() }
+    }
+
+    /// Sends and collects the answer, within the call's time and `HTTPLimits`.
+    public func send(_ call: HTTPCall) async throws(HTTPFault) -> HTTPAnswer {
+        var request = HTTPClientRequest(url: call.endpoint.origin + call.target)
+        request.method = HTTPMethod(rawValue: call.method)
+        for header in call.headers { request.headers.add(name: header.name, value: header.value) }
+        var body = ByteBuffer()
+        if let content = call.body {
+            content.withUnsafeBytes { _ = body.writeBytes($0) }
+            request.body = .bytes(body)
+        }
+        defer { wipe(&body) }
+        let nanoseconds =
+            call.timeout.components.seconds * 1_000_000_000 + call.timeout.components.attoseconds / 1_000_000_000
+        let deadline = NIODeadline.now() + .nanoseconds(nanoseconds)
+        do {
+            let response = try await client.execute(request, deadline: deadline)
+            request.body = nil
+            guard response.headers.count <= HTTPLimits.headers else {
+                throw HTTPFault(.tooLarge, "\(call.endpoint.authority) answered with \(response.headers.count) headers")
+            }
+            var headers: [String: String] = [:]
+            for (name, value) in response.headers {
+                let name = name.lowercased()
+                if headers[name] == nil { headers[name] = value }
+            }
+            return HTTPAnswer(
+                status: Int(response.status.code), headers: headers,
+                body: try await collect(response.body, from: call.endpoint))
+        } catch {
+            throw Self.fault(error, call.endpoint, call.timeout)
+        }
+    }
+
+    private func collect(_ body: HTTPClientResponse.Body, from endpoint: HTTPEndpoint) async throws -> SecretBytes {
+        var pieces: [SecretBytes] = []
+        var count = 0
+        for try await var piece in body {
+            count += piece.readableBytes
+            guard count <= HTTPLimits.body else {
+                throw HTTPFault(.tooLarge, "\(endpoint.authority) answered with more than \(HTTPLimits.body) bytes")
+            }
+            pieces.append(piece.withUnsafeReadableBytes { SecretBytes(copying: $0) })
+            wipe(&piece)
+        }
+        if pieces.count == 1 { return pieces[0] }
+        return SecretBytes(count: count) { buffer in
+            var offset = 0
+            for piece in pieces {
+                piece.withUnsafeBytes { buffer[offset..<offset + piece.count].copyBytes(from: $0) }
+                offset += piece.count
+            }
+        }
+    }
+
+    private static func fault(_ error: any Error, _ endpoint: HTTPEndpoint, _ timeout: Duration) -> HTTPFault {
+        let who = endpoint.authority
+        if let fault = error as? HTTPFault { return fault }
+        if let error = error as? HTTPClientError {
+            if error == .deadlineExceeded || error == .readTimeout || error == .connectTimeout
+                || error == .tlsHandshakeTimeout
+                || error == .writeTimeout || error == .getConnectionFromPoolTimeout
+            {
+                return HTTPFault(.timeout, "\(who) did not answer within \(timeout)")
+            }
+            return HTTPFault(.unreachable, "\(who): \(error.shortDescription)")
+        }
+        if error is HTTPParserError { return HTTPFault(.garbage, "\(who) did not answer in HTTP") }
+        let text = String(describing: error)
+        if text.contains("CERTIFICATE_VERIFY_FAILED") || error is NIOSSLExtraError {
+            return HTTPFault(
+                .untrusted,
+                "the certificate of \(who) is not trusted, or is for another name; configure its CA (caFile)")
+        }
+        if error is CancellationError { return HTTPFault(.unreachable, "the request to \(who) was cancelled") }
+        if error is NIOSSLError {
+            return HTTPFault(.untrusted, "no TLS connection to \(who): \(text.prefix(200))")
+        }
+        return HTTPFault(.unreachable, "\(who) cannot be reached: \(text.prefix(200))")
+    }
+}
+
+/// Zeroes a buffer in place if nobody else holds its storage (else a copy of it would be zeroed, to no harm), and empties it.
+private func wipe(_ buffer: inout ByteBuffer) {
+    buffer.withUnsafeMutableReadableBytes { wipe($0) }
+    buffer.clear()
+}
