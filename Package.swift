@@ -63,7 +63,8 @@ let package = Package(
         // What is desired, and the reconciler that makes it so on a node.
         .target(name: "Cluster", dependencies: ["CSys", "Keys", "Netlink", logging], swiftSettings: swiftSettings),
         .target(
-            name: "Agent", dependencies: ["Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle],
+            name: "Agent",
+            dependencies: ["Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle],
             swiftSettings: swiftSettings),
 
         // Two nodes with a pod each, in network namespaces: the demo and the end-to-end tests run on it.
