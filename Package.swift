@@ -85,7 +85,7 @@ let package = Package(
             swiftSettings: swiftSettings),
         .testTarget(name: "KMSTests", dependencies: ["KMS", "CloudIdentity"], swiftSettings: swiftSettings),
         .testTarget(name: "DatapathTests", dependencies: ["Datapath", "BPF", "Keys"], swiftSettings: swiftSettings),
-        .testTarget(name: "ClusterTests", dependencies: ["Cluster"], swiftSettings: swiftSettings),
+        .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(name: "AgentTests", dependencies: ["Agent", "Cluster", "Datapath"], swiftSettings: swiftSettings),
         .testTarget(name: "EndToEndTests", dependencies: ["Lab", "Netlink"], swiftSettings: swiftSettings),
     ]

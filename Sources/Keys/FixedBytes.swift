@@ -1,5 +1,5 @@
 /// Sixteen bytes that name something. People and files see them as 32 hexadecimal digits.
-public protocol SixteenBytes: Hashable, Sendable, CustomStringConvertible {
+public protocol SixteenBytes: Hashable, Sendable, Codable, CustomStringConvertible {
     /// 16 bytes.
     var bytes: [UInt8] { get }
 
@@ -16,6 +16,23 @@ extension SixteenBytes {
 
     /// 32 lower-case hexadecimal digits.
     public var description: String { bytes.hex }
+
+    /// Reads 32 hexadecimal digits.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        let text = try container.decode(String.self)
+        guard let value = Self(hex: text) else {
+            throw DecodingError.dataCorruptedError(
+                in: container, debugDescription: "\"\(text)\" is not 16 bytes; expected 32 hexadecimal digits")
+        }
+        self = value
+    }
+
+    /// Writes 32 hexadecimal digits.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(description)
+    }
 
     /// Sixteen bytes of the operating system's random number generator.
     static func randomBytes() -> [UInt8] {

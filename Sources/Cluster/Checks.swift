@@ -1,0 +1,49 @@
+internal import Keys
+internal import Netlink
+
+/// An object whose values are checked beyond their types.
+protocol Checked: Codable {
+    func check() throws(InvalidValue)
+}
+
+/// A value that cannot be: the key that holds it, what is wrong, what was expected.
+struct InvalidValue: Error {
+    var key: String
+    var problem: String
+
+    init(_ key: String, _ problem: String) {
+        self.key = key
+        self.problem = problem
+    }
+}
+
+/// Names of objects become names of files and of folders of pins.
+func isName(_ name: some StringProtocol) -> Bool {
+    (1...100).contains(name.utf8.count) && name.utf8.first != UInt8(ascii: ".")
+        && name.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"):
+                true
+            default: false
+            }
+        }
+}
+
+func checkName(_ name: String, _ key: String) throws(InvalidValue) {
+    guard isName(name) else {
+        throw InvalidValue(
+            key, "\"\(name)\" is no name; expected 1 to 100 letters, digits, '-', '.' and '_', not beginning with '.'")
+    }
+}
+
+func checkNodeID(_ id: NodeID, _ key: String) throws(InvalidValue) {
+    guard nodeIDs.contains(id) else {
+        throw InvalidValue(key, "\(id) is out of range; expected \(nodeIDs.lowerBound) to \(nodeIDs.upperBound)")
+    }
+}
+
+func checkAddresses(_ addresses: [IPAddress], _ key: String) throws(InvalidValue) {
+    guard !addresses.isEmpty else { throw InvalidValue(key, "is empty; expected one address or more") }
+    guard Set(addresses).count == addresses.count else { throw InvalidValue(key, "holds an address twice") }
+}

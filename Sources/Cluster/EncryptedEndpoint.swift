@@ -1,0 +1,46 @@
+public import Netlink
+
+/// A pod that shall be protected: `endpoints/<name>.json`.
+public struct EncryptedEndpoint: Sendable, Hashable, Codable {
+    /// All addresses that the pod sends from, IPv4 and IPv6.
+    public var addresses: [IPAddress]
+    /// Name of the node that it runs on.
+    public var node: String
+    /// What happens with clear text.
+    public var mode: Mode
+    /// For its node: path of the pod's network namespace, such as /run/netns/pod-a.
+    public var networkNamespace: String
+    /// For its node: the pod's interface in that namespace, such as eth0.
+    public var interface: String
+
+    /// Makes an endpoint.
+    public init(
+        addresses: [IPAddress], node: String, mode: Mode = .strict, networkNamespace: String, interface: String = "eth0"
+    ) {
+        self.addresses = addresses
+        self.node = node
+        self.mode = mode
+        self.networkNamespace = networkNamespace
+        self.interface = interface
+    }
+}
+
+extension EncryptedEndpoint: Checked {
+    func check() throws(InvalidValue) {
+        try checkAddresses(addresses, "addresses")
+        try checkName(node, "node")
+        guard networkNamespace.utf8.first == UInt8(ascii: "/"), !networkNamespace.utf8.contains(0) else {
+            throw InvalidValue(
+                "networkNamespace", "\"\(networkNamespace)\" is no absolute path; expected one like /run/netns/pod-a")
+        }
+        let isInterfaceName =
+            (1...15).contains(interface.utf8.count) && interface != "." && interface != ".."
+            && interface.utf8.allSatisfy {
+                $0 > 0x20 && $0 != 0x7f && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: ":")
+            }
+        guard isInterfaceName else {
+            throw InvalidValue(
+                "interface", "\"\(interface)\" is no interface name; expected 1 to 15 characters, such as eth0")
+        }
+    }
+}

@@ -1,0 +1,130 @@
+public import Keys
+public import Netlink
+
+/// What a node says of itself: `nodes/<name>.json`. Only that node writes it.
+///
+/// Everything in it is true in the node's kernel at the moment of writing: a node installs first and says so afterwards.
+public struct EncryptionNode: Sendable, Hashable, Codable {
+    /// 1 to 2^24 - 1, unique in the cluster.
+    public var id: NodeID
+    /// Drawn whenever the node's counters start afresh.
+    public var incarnation: Incarnation
+    /// How many sending CPUs the node may have.
+    public var lanes: UInt32?
+    /// Counts up whenever `endpoints` changes. Never 0 while there are endpoints.
+    public var revision: UInt32
+    /// The protected endpoints that it has attached.
+    public var endpoints: [PublishedEndpoint]
+    /// Epochs for which it holds keys with every node that it knows: it can receive under them.
+    public var epochs: [Epoch]
+    /// The epoch that it sends with; 0: none.
+    public var sending: Epoch
+    /// When it began to send with that epoch.
+    public var sendingSince: Timestamp?
+    /// What it has applied of other nodes, by their names.
+    public var applied: [String: Acknowledgement]
+
+    /// Makes a node that has published nothing yet.
+    public init(id: NodeID, incarnation: Incarnation) {
+        self.id = id
+        self.incarnation = incarnation
+        revision = 0
+        endpoints = []
+        epochs = []
+        sending = 0
+        applied = [:]
+    }
+
+    /// An endpoint as its own node publishes it.
+    public struct PublishedEndpoint: Sendable, Hashable, Codable {
+        /// As in `endpoints/<name>.json`.
+        public var name: String
+        /// One or more, in ascending order.
+        public var addresses: [IPAddress]
+        /// What happens with clear text.
+        public var mode: Mode
+        /// Where its protection stands.
+        public var state: State
+        /// The revision that it stands in this list from.
+        public var since: UInt32
+        /// Withdrawing: the revision that said so first. 0 otherwise.
+        public var until: UInt32
+        /// Withdrawing: when that began.
+        public var withdrawnAt: Timestamp?
+
+        /// Makes an entry.
+        public init(
+            name: String, addresses: [IPAddress], mode: Mode, state: State, since: UInt32, until: UInt32 = 0,
+            withdrawnAt: Timestamp? = nil
+        ) {
+            self.name = name
+            self.addresses = addresses
+            self.mode = mode
+            self.state = state
+            self.since = since
+            self.until = until
+            self.withdrawnAt = withdrawnAt
+        }
+    }
+
+    /// Where the protection of an endpoint stands.
+    public enum State: String, Sendable, Hashable, Codable, CaseIterable {
+        /// Encrypts and decrypts.
+        case ready
+        /// Ends: accepts clear text and encrypted packets until all nodes have acknowledged it.
+        case withdrawing
+    }
+
+    /// What a node has applied of another one's list.
+    public struct Acknowledgement: Sendable, Hashable, Codable {
+        /// Of the other node, at that time. An acknowledgement of another incarnation counts for nothing.
+        public var incarnation: Incarnation
+        /// Of the other node's list. All of that list is in force, and keys for every epoch in `epochs` are installed.
+        public var revision: UInt32
+
+        /// Makes an acknowledgement.
+        public init(incarnation: Incarnation, revision: UInt32) {
+            self.incarnation = incarnation
+            self.revision = revision
+        }
+    }
+}
+
+/// What happens with clear text from and to a protected endpoint where there should be none.
+public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
+    /// Dropped.
+    case strict
+    /// Passed and counted: for roll-outs.
+    case permissive
+}
+
+extension EncryptionNode: Checked {
+    func check() throws(InvalidValue) {
+        try checkNodeID(id, "id")
+        if let lanes, !(1...65_536).contains(lanes) {
+            throw InvalidValue("lanes", "\(lanes) is out of range; expected 1 to 65536")
+        }
+        var names: Set<String> = []
+        for (index, endpoint) in endpoints.enumerated() {
+            let key = "endpoints[\(index)]"
+            try checkName(endpoint.name, "\(key).name")
+            guard names.insert(endpoint.name).inserted else {
+                throw InvalidValue("\(key).name", "\"\(endpoint.name)\" stands in the list twice")
+            }
+            try checkAddresses(endpoint.addresses, "\(key).addresses")
+            guard endpoint.since >= 1, endpoint.since <= revision else {
+                throw InvalidValue(
+                    "\(key).since", "\(endpoint.since) is out of range; expected 1 to the revision \(revision)")
+            }
+            guard endpoint.until <= revision, (endpoint.until > 0) == (endpoint.state == .withdrawing) else {
+                throw InvalidValue(
+                    "\(key).until",
+                    "\(endpoint.until) is out of range; expected 1 to the revision \(revision) when withdrawing, else 0"
+                )
+            }
+        }
+        guard !epochs.contains(0) else {
+            throw InvalidValue("epochs", "epoch 0 means \"none\"; expected numbers from 1")
+        }
+    }
+}
