@@ -21,5 +21,5 @@ struct XDPEncryptor: AsyncParsableCommand {
               0 done, 1 failed (the reason is on standard error), 64 wrong arguments
             """,
         version: "0.1.0",
-        subcommands: [])
+        subcommands: [DemoCommand.self])
 }

@@ -39,8 +39,8 @@ def test_vectors_open_to_the_plain_frame():
         wire.parse(bytes.fromhex(vector["wire"]))
 
 
-# What the network may change has to be repaired in the header checksum; nothing else may be changed at all.
-UNAUTHENTICATED = {1, 4, 5, 6, 8, 10, 11}  # DSCP/ECN, identification, don't-fragment's byte, TTL, checksum
+
+
 
 
 @pytest.mark.parametrize("bit", range(8))

@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Sends packets that a receiver must refuse, and says which verdict each must get.
+
+    inject.py --keys KEYS.json --interface NAME --mac DESTINATION-MAC --from NODE --to NODE \
+              --source ADDRESS --destination ADDRESS --count N [--strict-cidr CIDR]... KIND
+
+It knows the keys, so it can also make authentic packets, on lanes that no CPU has. Kinds:
+
+    reorder      authentic packets in any order inside of the window, then left of it
+    replay       authentic packets, each sent again
+    captured     packets that pass the interface now, each sent again at once
+    aged         packets that passed the interface more than a window ago
+    flip:FIELD   one bit of FIELD turned over, checksums as they were; see --list
+    forge:FIELD  the same, with checksums made right again
+    cleartext    plain packets from a protected address
+    unknown-spi  sealed under a key that nobody has
+    spoofed      sealed under this node's key, from another node's address (--source)
+    truncated    a known SPI with nothing, or too little, behind it
+    random       random bytes behind the Ethernet header
+
+Prints {"sent": N, "expected": {VERDICT: packets}} as JSON. Expectations come from receiver.py, which knows docs/wire-format.md only.
+"""
+
+import argparse
+import collections
+import ipaddress
+import json
+import os
+import random
+import socket
+import struct
+import sys
+import time
+
+import xdpwire as wire
+from decode import Knowledge
+from receiver import Receiver
+
+PORT = 9  # discard: what gets through must not disturb anybody
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # linux/socket.h; not in the socket module
+MARK = b"INJECTED "
+
+# Field -> (offset from the IP header, bits that may be turned over: a mask for each of its bytes). "L4" and "text" offsets follow.
+IPV4 = {
+    "version": (0, b"\xf0"), "header-length": (0, b"\x0f"), "dscp": (1, b"\xff"), "total-length": (2, b"\xff\xff"),
+    "identification": (4, b"\xff\xff"), "fragment": (6, b"\x3f\xff"), "ttl": (8, b"\xff"), "protocol": (9, b"\xff"),
+    "header-checksum": (10, b"\xff\xff"), "source": (12, b"\xff" * 4), "destination": (16, b"\xff" * 4),
+}
+IPV6 = {
+    "version": (0, b"\xf0"), "payload-length": (4, b"\xff\xff"), "next-header": (6, b"\xff"),
+    "source": (8, b"\xff" * 16), "destination": (24, b"\xff" * 16),
+}
+TCP = {
+    "source-port": (0, b"\xff\xff"), "destination-port": (2, b"\xff\xff"), "sequence": (4, b"\xff" * 4),
+    "acknowledgement": (8, b"\xff" * 4), "data-offset": (12, b"\xf0"), "flags": (12, b"\x0f\xff"),
+    "window": (14, b"\xff\xff"), "checksum": (16, b"\xff\xff"), "urgent": (18, b"\xff\xff"), "options": (20, b"\xff" * 12),
+}
+UDP = {
+    "source-port": (0, b"\xff\xff"), "destination-port": (2, b"\xff\xff"), "length": (4, b"\xff\xff"),
+    "checksum": (6, b"\xff\xff"),
+}
+ECHO = {"type": (0, b"\xff"), "checksum": (2, b"\xff\xff"), "identifier": (4, b"\xff\xff"), "sequence": (6, b"\xff\xff")}
+HEADERS = {wire.TCP: TCP, wire.UDP: UDP, wire.ICMP: ECHO, wire.ICMPV6: ECHO}
+SHIM = {"spi": (0, b"\xff" * 4), "iv": (4, b"\xff" * 8), "tag": (12, b"\xff" * 16), "text": (28, b"\xff" * 40)}
+
+
+def fields(version, protocol):
+    """name -> (offset from the IP header, masks) for a sealed packet."""
+    l4 = 20 if version == 4 else 40
+    header = {wire.TCP: 32, wire.UDP: 8}.get(protocol, 8)
+    table = {f"ip.{name}": value for name, value in (IPV4 if version == 4 else IPV6).items()}
+    table |= {f"l4.{name}": (l4 + at, masks) for name, (at, masks) in HEADERS[protocol].items()}
+    return table | {name: (l4 + header + at, masks) for name, (at, masks) in SHIM.items()}
+
+
+class Injector:
+    def __init__(self, options):
+        self.options = options
+        with open(options.keys) as file:
+            self.description = json.load(file)
+        knowledge = Knowledge(self.description)
+        self.receiver = Receiver(knowledge, options.to_node, options.strict_cidr, options.window)
+        # The epoch that is in use: the highest.
+        self.key = max((key for keys in knowledge.keys.values() for key in keys
+                        if (key.sender, key.receiver) == (options.from_node, options.to_node)), key=lambda key: key.epoch)
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 32 << 20)
+        self.socket.bind((options.interface, 0))
+        self.dice = random.Random(options.seed)
+        # Two fresh lanes for each run: nobody else's windows are touched.
+        self.lane = 1000 + 2 * (int.from_bytes(os.urandom(2), "big") % 30000)
+        self.counter = 0
+        self.expected, self.sent = collections.Counter(), 0
+        self.version = ipaddress.ip_address(options.source).version
+        mac = bytes.fromhex(options.mac.replace(":", ""))
+        kind = wire.ETHERTYPE_IPV4 if self.version == 4 else wire.ETHERTYPE_IPV6
+        self.link = mac + self.socket.getsockname()[4] + struct.pack(">H", kind)
+
+    def send(self, frame):
+        """Sends, and notes what must become of it."""
+        self.expected[self.receiver.verdict(frame)] += 1
+        self.sent += 1
+        while True:
+            try:
+                self.socket.send(frame)
+                return
+            except OSError as problem:  # the queue is full
+                if problem.errno != 105:
+                    raise
+                time.sleep(0.001)
+
+    def plain(self, size=40):
+        protocol = {"tcp": wire.TCP, "udp": wire.UDP}.get(
+            self.options.protocol, wire.ICMP if self.version == 4 else wire.ICMPV6)
+        header = {
+            wire.TCP: wire.tcp_header(destination_port=PORT, flags=0x10, options=bytes.fromhex("0101080a" + "00" * 8)),
+            wire.UDP: wire.udp_header(destination_port=PORT),
+        }.get(protocol) or wire.echo_header(protocol, reply=True)
+        text = (MARK * (size // len(MARK) + 1))[:size]
+        return wire.build(self.options.source, self.options.destination, protocol, header, text, link=self.link)
+
+    def sealed(self, lane=None, counter=None, key=None):
+        """An authentic packet; the next of our first lane unless told otherwise."""
+        if counter is None:
+            self.counter += 1
+            counter = self.counter
+        key = key or self.key
+        return wire.seal(self.plain(), key.key, key.spi, wire.iv(self.lane if lane is None else lane, counter))
+
+    def count(self):
+        return range(self.options.count)
+
+    # ---- kinds ----
+
+    def reorder(self):
+        size, order = self.options.window, []
+        top = self.options.count + size
+        order = list(range(top - size + 1, top))[-self.options.count:]
+        self.dice.shuffle(order)
+        self.send(self.sealed(counter=top))
+        for counter in order:  # each of them new, in any order
+            self.send(self.sealed(counter=counter))
+        for _ in self.count():  # left of the window
+            self.send(self.sealed(counter=self.dice.randrange(1, top - size + 1)))
+
+    def replay(self):
+        recent = collections.deque(maxlen=self.options.window // 2)
+        frame = self.sealed()
+        self.send(frame)
+        recent.append(frame)
+        for number in self.count():
+            if number % 16 == 0:
+                recent.append(self.sealed())
+                self.send(recent[-1])
+            self.send(self.dice.choice(recent))
+
+    def passing(self):
+        """Sealed packets of others from our node to the other, as they pass the interface."""
+        capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        capture.bind((self.options.interface, 0))
+        capture.settimeout(20)
+        seen = set()
+        while True:
+            frame = capture.recv(65536)
+            try:
+                spi, iv, _ = wire.shim(wire.parse(frame, verify=False))
+            except wire.Refused:
+                continue
+            number = int.from_bytes(iv, "big")
+            if spi == self.key.spi and number >> 48 < 1000 and number not in seen:
+                seen.add(number)
+                yield frame, number >> 48, number & (1 << 48) - 1
+
+    def again(self, frame, verdict):
+        self.expected[verdict] += 1
+        self.sent += 1
+        self.socket.send(frame)
+
+    def captured(self):
+        """Each packet 20 times, right after it has passed; that is far less than a window ago."""
+        for frame, _, _ in self.passing():
+            time.sleep(0.002)  # the receiver has seen it by then
+            for _ in range(20):
+                self.again(frame, "replay")
+                if self.sent >= self.options.count:
+                    return
+
+    def aged(self):
+        old = {}
+        for frame, lane, counter in self.passing():
+            frames = old.setdefault(lane, [])
+            if len(frames) < 50:
+                frames.append((frame, counter))
+            elif counter > frames[-1][1] + self.options.window + 64:
+                time.sleep(0.002)
+                for number in self.count():
+                    self.again(frames[number % len(frames)][0], "stale")
+                return
+
+    def flip(self, field, repair):
+        at, masks = fields(self.version, wire.parse(self.plain()).protocol)[field]
+        bits = [(byte, bit) for byte, mask in enumerate(masks) for bit in range(8) if mask >> bit & 1]
+        for number in self.count():
+            frame = bytearray(self.sealed())
+            byte, bit = bits[number % len(bits)]
+            frame[len(self.link) + at + byte] ^= 1 << bit
+            if repair:
+                try:
+                    frame = wire.parse(bytes(frame), verify=False).frame()
+                except wire.Refused:
+                    pass  # it says itself that it is wrong
+            self.send(bytes(frame))
+
+    def cleartext(self):
+        for number in self.count():
+            self.send(self.plain(size=number % 100))
+
+    def unknown_spi(self):
+        for _ in self.count():
+            key = wire.TrafficKey(os.urandom(32), self.key.spi ^ (1 + self.dice.randrange(0x7E)) << 24, 0, 0, 0, b"")
+            if key.spi not in self.receiver.keys:
+                self.send(self.sealed(key=key))
+
+    def spoofed(self):
+        for _ in self.count():
+            self.send(self.sealed())
+
+    def truncated(self):
+        for number in self.count():
+            packet = wire.parse(self.sealed(), verify=False)
+            packet.payload = packet.payload[:number % wire.SHIM]
+            self.send(packet.frame())
+
+    def random(self):
+        for number in self.count():
+            self.send(self.link + self.dice.randbytes(number % 200))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Send packets that must be refused.")
+    parser.add_argument("kind")
+    parser.add_argument("--list", action="store_true", help="list the fields of flip: and forge: as JSON")
+    parser.add_argument("--keys", required=True)
+    parser.add_argument("--interface", required=True)
+    parser.add_argument("--mac", required=True)
+    parser.add_argument("--from", dest="from_node", type=int, required=True)
+    parser.add_argument("--to", dest="to_node", type=int, required=True)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--destination", required=True)
+    parser.add_argument("--protocol", choices=["tcp", "udp", "echo"], default="udp")
+    parser.add_argument("--strict-cidr", action="append", default=[])
+    parser.add_argument("--window", type=int, default=2048)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    injector = Injector(options)
+    kind, _, field = options.kind.partition(":")
+    all_fields = fields(injector.version, wire.parse(injector.plain()).protocol)
+    if options.list:
+        print(json.dumps(list(all_fields)))
+        return 0
+    if kind in ("flip", "forge"):
+        for each in all_fields if field == "all" else [field]:
+            injector.flip(each, kind == "forge")
+    else:
+        getattr(injector, kind.replace("-", "_"))()
+    print(json.dumps({"sent": injector.sent, "expected": dict(injector.expected)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
