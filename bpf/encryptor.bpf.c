@@ -89,9 +89,7 @@ XE_INLINE int xe_is_marked(struct __sk_buff *ctx)
 	return marker->value == settings->marker;
 }
 
-/* XDP on the host's end of a pod's veth: what arrives there leaves the pod. */
-SEC("xdp.frags")
-int xe_encrypt(struct xdp_md *ctx)
+XE_INLINE int xe_encrypt_xdp(struct xdp_md *ctx)
 {
 	struct xe_scratch *s = xe_scratch_take();
 	__u32 verdict;
@@ -105,9 +103,7 @@ int xe_encrypt(struct xdp_md *ctx)
 	return xe_xdp_action(verdict);
 }
 
-/* XDP on the pod's interface: what arrives there enters the pod. */
-SEC("xdp.frags")
-int xe_decrypt(struct xdp_md *ctx)
+XE_INLINE int xe_decrypt_xdp(struct xdp_md *ctx)
 {
 	struct xe_scratch *s = xe_scratch_take();
 	__u32 verdict, fault;
@@ -124,6 +120,20 @@ int xe_decrypt(struct xdp_md *ctx)
 	}
 	xe_finish(s, verdict, XE_HOOK_DECRYPT);
 	return xe_xdp_action(verdict);
+}
+
+/* XDP on the host's end of a pod's veth: what arrives there leaves the pod. */
+SEC("xdp.frags")
+int xe_encrypt(struct xdp_md *ctx)
+{
+	return xe_encrypt_xdp(ctx);
+}
+
+/* XDP on the pod's interface: what arrives there enters the pod. */
+SEC("xdp.frags")
+int xe_decrypt(struct xdp_md *ctx)
+{
+	return xe_decrypt_xdp(ctx);
 }
 
 /*
