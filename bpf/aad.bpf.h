@@ -34,15 +34,14 @@ XE_INLINE __u32 xe_aad_build(void *ctx, const int skb, struct xe_scratch *s, __u
 	s->aad_len = addresses + 4 + len;
 	start = (XE_TEXT_OFFSET - s->aad_len) & ~(XE_BLOCK - 1);
 	xe_opaque(start);
-	xe_opaque(len);
-	if (start > XE_TEXT_OFFSET || len < XE_UDP_LEN || len > XE_L4_HEADER_MAX)
+	if (start > XE_TEXT_OFFSET)
 		return 0;
 	*(__u64 *)(s->input + XE_TEXT_OFFSET - 16) = 0;
 	*(__u64 *)(s->input + XE_TEXT_OFFSET - 8) = 0;
 	aad = s->input + start;
 	if (p->ipv6) {
-		__builtin_memcpy(aad, &p->source, 16);
-		__builtin_memcpy(aad + 16, &p->destination, 16);
+		*(struct xe_address *)aad = p->source;
+		*(struct xe_address *)(aad + 16) = p->destination;
 		*(__u32 *)(aad + 32) = xe_aad_word(p);
 	} else {
 		*(__u32 *)aad = p->source.word[3];
@@ -54,7 +53,7 @@ XE_INLINE __u32 xe_aad_build(void *ctx, const int skb, struct xe_scratch *s, __u
 	if (header > XE_TEXT_OFFSET)
 		return 0;
 	aad = s->input + header;
-	if (xe_load(ctx, skb, p->l4, aad, len))
+	if (xe_read(ctx, skb, s, p->l4, aad, len, XE_L4_HEADER_MAX))
 		return 0;
 	if (p->protocol == XE_PROTO_TCP) {
 		*checksum = *(__u16 *)(aad + 16);

@@ -75,10 +75,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 
 	/* The shim lands right before the place of the text. */
 	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN);
-	xe_opaque(len);
-	if (len < XE_SHIM_LEN || len > XE_TEXT_MAX)
-		return XE_FAULT_PACKET;
-	if (xe_load(ctx, skb, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len))
+	if (xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len, XE_TEXT_MAX))
 		return XE_FAULT_PACKET;
 	iv = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_IV_LEN - XE_TAG_LEN);
 	s->tag[0] = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN);
@@ -104,7 +101,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	result = xe_gcm_verify(s, cipher, hash_key);
 	if (result)
 		return result == 1 ? XE_DROP_AUTH : XE_FAULT_CIPHER;
-	verdict = xe_replay_mark(window_key.association, window_key.lane, counter, size);
+	verdict = xe_replay_mark(&window_key, window, counter, size);
 	if (verdict)
 		return verdict;
 	if (xe_gcm_decrypt(s, cipher))
@@ -128,14 +125,9 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	} else {
 		verdict = xe_shrink_xdp(ctx, p->text);
 	}
-	len = s->text_len;
-	if (len > 0) {
-		xe_opaque(len);
-		if (!verdict && (len == 0 || len > XE_TEXT_MAX ||
-				 xe_store(ctx, skb, p->text, s->input + XE_TEXT_OFFSET, len)))
-			verdict = XE_FAULT_PACKET;
-		xe_gcm_wipe_text(s);
-	}
+	if (!verdict && xe_write(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, s->text_len, XE_TEXT_MAX))
+		verdict = XE_FAULT_PACKET;
+	xe_gcm_wipe_text(s);
 	if (verdict)
 		return verdict;
 	verdict = xe_patch(ctx, skb, p, l4_len, checksum);

@@ -98,13 +98,8 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 
 	s->text_len = len;
 	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len);
-	if (len > 0) {
-		xe_opaque(len);
-		if (len == 0 || len > XE_TEXT_MAX - XE_SHIM_LEN)
-			return XE_FAULT_PACKET;
-		if (xe_load(ctx, skb, p->text, s->input + XE_TEXT_OFFSET, len))
-			return XE_FAULT_PACKET;
-	}
+	if (xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, len, XE_TEXT_MAX - XE_SHIM_LEN))
+		return XE_FAULT_PACKET;
 	header = xe_aad_build(ctx, skb, s, &checksum);
 	if (header == 0) {
 		xe_gcm_wipe_text(s);
@@ -137,11 +132,7 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_IV_LEN - XE_TAG_LEN) = iv;
 	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN) = s->tag[0];
 	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN / 2) = s->tag[1];
-	len = s->text_len + XE_SHIM_LEN;
-	xe_opaque(len);
-	if (len < XE_SHIM_LEN || len > XE_TEXT_MAX)
-		return XE_FAULT_PACKET;
-	if (xe_store(ctx, skb, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len))
+	if (xe_write(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, s->text_len + XE_SHIM_LEN, XE_TEXT_MAX))
 		return XE_FAULT_PACKET;
 	verdict = xe_patch(ctx, skb, p, l4_len, checksum);
 	if (verdict)

@@ -14,19 +14,19 @@
 /* Writes counter blocks from block `first` of `stream`, numbered from `counter`, in steps of four. Returns 0. */
 XE_SUBPROGRAM int xe_gcm_count(struct xe_scratch *s, __u32 first, __u32 count, __u32 counter)
 {
-	const __u32 last = sizeof(s->stream) - XE_STEP;
+	const __u32 last = sizeof(s->stream) / XE_BLOCK - 4;
 	__u64 low = s->nonce[0], high = s->nonce[1] & 0xffffffff;
-	int i;
+	__u32 at;
 
-	xe_for(i, (count + 3) / 4)
+	counter -= first;
+	xe_loop(at, s->zero, first, first + count, 4)
 	{
-		__u32 at = first * XE_BLOCK + i * XE_STEP, number = counter + i * 4;
+		__u32 number = counter + at;
 		__u64 *block;
 
-		xe_opaque(at);
 		if (at > last)
 			break;
-		block = (__u64 *)(s->stream + at);
+		block = (__u64 *)(s->stream + at * XE_BLOCK);
 #pragma unroll
 		for (int b = 0; b < 4; b++) {
 			block[2 * b] = low;
@@ -57,7 +57,15 @@ XE_SUBPROGRAM int xe_gcm_aes(struct xe_scratch *s, struct bpf_crypto_ctx *cipher
 	return bpf_crypto_encrypt(cipher, &blocks, &blocks, 0);
 }
 
-/* Writes zeros to the 64 bytes behind the text in `buffer` + `offset`: the last step may look at them. */
+/* Zeroes one step, in words: of the bytes' alignment clang knows nothing. */
+XE_INLINE void xe_zero64(__u8 *bytes)
+{
+#pragma unroll
+	for (int i = 0; i < XE_STEP / 8; i++)
+		((__u64 *)bytes)[i] = 0;
+}
+
+/* Zeroes the step behind the text: the last turn of a loop may look at it. */
 XE_INLINE void xe_gcm_pad(__u8 *text, __u32 text_len)
 {
 	__u32 at = text_len;
@@ -65,23 +73,19 @@ XE_INLINE void xe_gcm_pad(__u8 *text, __u32 text_len)
 	xe_opaque(at);
 	if (at > XE_TEXT_MAX)
 		return;
-#pragma unroll
-	for (int i = 0; i < XE_STEP / 8; i++)
-		*(__u64 *)(text + at + 8 * i) = 0;
+	xe_zero64(text + at);
 }
 
 /* text ^= key stream; the key stream is zeroed behind it. Sums the text before and after. Returns 0. */
 XE_SUBPROGRAM int xe_gcm_xor(struct xe_scratch *s, __u32 text_len)
 {
 	__u64 before = 0, after = 0;
-	int i;
+	__u32 at;
 
-	xe_for(i, (text_len + XE_STEP - 1) / XE_STEP)
+	xe_loop(at, s->zero, 0, text_len, XE_STEP)
 	{
-		__u32 at = i * XE_STEP;
 		__u64 *text, *stream;
 
-		xe_opaque(at);
 		if (at > XE_TEXT_MAX)
 			break;
 		text = (__u64 *)(s->input + XE_TEXT_OFFSET + at);
@@ -106,16 +110,13 @@ XE_SUBPROGRAM int xe_gcm_xor(struct xe_scratch *s, __u32 text_len)
 /* Zeroes the text. Returns 0. */
 XE_SUBPROGRAM int xe_gcm_wipe_text(struct xe_scratch *s)
 {
-	int i;
+	__u32 at;
 
-	xe_for(i, (s->text_len + XE_STEP - 1) / XE_STEP)
+	xe_loop(at, s->zero, 0, s->text_len, XE_STEP)
 	{
-		__u32 at = i * XE_STEP;
-
-		xe_opaque(at);
 		if (at > XE_TEXT_MAX)
 			break;
-		__builtin_memset(s->input + XE_TEXT_OFFSET + at, 0, XE_STEP);
+		xe_zero64(s->input + XE_TEXT_OFFSET + at);
 	}
 	return 0;
 }
@@ -123,16 +124,13 @@ XE_SUBPROGRAM int xe_gcm_wipe_text(struct xe_scratch *s)
 /* Zeroes the key stream of the text. Returns 0. */
 XE_SUBPROGRAM int xe_gcm_wipe_stream(struct xe_scratch *s)
 {
-	int i;
+	__u32 at;
 
-	xe_for(i, (XE_BLOCK + s->text_len + XE_STEP - 1) / XE_STEP)
+	xe_loop(at, s->zero, 0, XE_BLOCK + s->text_len, XE_STEP)
 	{
-		__u32 at = i * XE_STEP;
-
-		xe_opaque(at);
 		if (at > XE_TEXT_MAX)
 			break;
-		__builtin_memset(s->stream + at, 0, XE_STEP);
+		xe_zero64(s->stream + at);
 	}
 	return 0;
 }

@@ -48,17 +48,31 @@ XE_INLINE void xe_ghash_operand(__u64 word[6], __u64 first, __u64 second)
 	word[5] = word[3] ^ word[4];
 }
 
-/* sum ^= x * H^(n - b), word `w`, class `c`: spelt out, because clang keeps too much of it on the stack otherwise. */
-#define XE_MULTIPLY_ADD(sum, c)                                                                                        \
+/*
+ * One class of bits of an operand, times the four parts of word `w` of a power of H, added to four sums. Spelt out, because clang
+ * would keep much of it on the stack: the loop's cost is the number of its instructions.
+ */
+#define XE_MULTIPLY_ADD(n_class, sum_a, sum_b, sum_c, sum_d)                                                                 \
 	do {                                                                                                           \
-		__u64 xe_t;                                                                                            \
-		asm volatile("%[t] = *(u64 *)(%[key] + %[offset])\n\t"                                                 \
+		__u64 xe_part, xe_t;                                                                                   \
+		asm volatile("%[part] = *(u64 *)(%[key] + %[mask])\n\t"                                                \
+			     "%[part] &= %[x]\n\t"                                                                     \
+			     "%[t] = *(u64 *)(%[key] + %[h] + 0)\n\t"                                                  \
 			     "%[t] *= %[part]\n\t"                                                                     \
-			     "%[acc] ^= %[t]"                                                                          \
-			     : [t] "=&r"(xe_t), [acc] "+r"(sum)                                                        \
-			     : [part] "r"(part), [key] "r"(key),                                                       \
-			       [offset] "i"(__builtin_offsetof(struct xe_hash_key, power) +                            \
-					    8 * (24 * (n - 1 - b) + 4 * w + (c))));                                    \
+			     "%[a] ^= %[t]\n\t"                                                                        \
+			     "%[t] = *(u64 *)(%[key] + %[h] + 8)\n\t"                                                  \
+			     "%[t] *= %[part]\n\t"                                                                     \
+			     "%[b] ^= %[t]\n\t"                                                                        \
+			     "%[t] = *(u64 *)(%[key] + %[h] + 16)\n\t"                                                 \
+			     "%[t] *= %[part]\n\t"                                                                     \
+			     "%[c] ^= %[t]\n\t"                                                                        \
+			     "%[t] = *(u64 *)(%[key] + %[h] + 24)\n\t"                                                 \
+			     "%[t] *= %[part]\n\t"                                                                     \
+			     "%[d] ^= %[t]"                                                                            \
+			     : [part] "=&r"(xe_part), [t] "=&r"(xe_t), [a] "+r"(sum_a), [b] "+r"(sum_b),               \
+			       [c] "+r"(sum_c), [d] "+r"(sum_d)                                                        \
+			     : [x] "r"(x), [key] "r"(key), [mask] "i"(__builtin_offsetof(struct xe_hash_key, class[n_class])), \
+			       [h] "i"(__builtin_offsetof(struct xe_hash_key, power[n - 1 - b][w])));                   \
 	} while (0)
 
 /* Word `w` of the sum over the group's `n` blocks of block times power of H; low 64 bits. */
@@ -68,28 +82,12 @@ XE_INLINE __u64 xe_ghash_word(const struct xe_ghash_state *s, const struct xe_ha
 
 #pragma unroll
 	for (int b = 0; b < n; b++) {
-		__u64 x = *(volatile const __u64 *)&s->operand[b][w], part;
+		__u64 x = *(volatile const __u64 *)&s->operand[b][w];
 
-		part = x & XE_CLASS0;
-		XE_MULTIPLY_ADD(sum0, 0);
-		XE_MULTIPLY_ADD(sum1, 1);
-		XE_MULTIPLY_ADD(sum2, 2);
-		XE_MULTIPLY_ADD(sum3, 3);
-		part = x & XE_CLASS1;
-		XE_MULTIPLY_ADD(sum1, 0);
-		XE_MULTIPLY_ADD(sum2, 1);
-		XE_MULTIPLY_ADD(sum3, 2);
-		XE_MULTIPLY_ADD(sum0, 3);
-		part = x & XE_CLASS2;
-		XE_MULTIPLY_ADD(sum2, 0);
-		XE_MULTIPLY_ADD(sum3, 1);
-		XE_MULTIPLY_ADD(sum0, 2);
-		XE_MULTIPLY_ADD(sum1, 3);
-		part = x & XE_CLASS3;
-		XE_MULTIPLY_ADD(sum3, 0);
-		XE_MULTIPLY_ADD(sum0, 1);
-		XE_MULTIPLY_ADD(sum1, 2);
-		XE_MULTIPLY_ADD(sum2, 3);
+		XE_MULTIPLY_ADD(0, sum0, sum1, sum2, sum3);
+		XE_MULTIPLY_ADD(1, sum1, sum2, sum3, sum0);
+		XE_MULTIPLY_ADD(2, sum2, sum3, sum0, sum1);
+		XE_MULTIPLY_ADD(3, sum3, sum0, sum1, sum2);
 	}
 	return (sum0 & XE_CLASS0) | (sum1 & XE_CLASS1) | (sum2 & XE_CLASS2) | (sum3 & XE_CLASS3);
 }
@@ -152,9 +150,8 @@ XE_INLINE void xe_ghash_group(struct xe_ghash_state *s, const struct xe_hash_key
 XE_SUBPROGRAM int xe_ghash(struct xe_scratch *s, const struct xe_hash_key *key, __u32 first, __u32 count)
 {
 	const __u32 last = sizeof(s->input) / XE_BLOCK - 4;
-	__u32 odd = count & 3, groups = count >> 2;
+	__u32 odd = count & 3, end = first + count, at;
 	const __u64 *block;
-	int i;
 
 	s->ghash.hash[0] = 0;
 	s->ghash.hash[1] = 0;
@@ -168,12 +165,8 @@ XE_SUBPROGRAM int xe_ghash(struct xe_scratch *s, const struct xe_hash_key *key, 
 		xe_ghash_group(&s->ghash, key, block, 2);
 	else if (odd == 3)
 		xe_ghash_group(&s->ghash, key, block, 3);
-	first += odd;
-	xe_for(i, groups)
+	xe_loop(at, s->zero, first + odd, end, 4)
 	{
-		__u32 at = first + i * 4;
-
-		xe_opaque(at);
 		if (at > last)
 			break;
 		xe_ghash_group(&s->ghash, key, (const __u64 *)(s->input + at * XE_BLOCK), 4);
@@ -211,6 +204,10 @@ XE_SUBPROGRAM int xe_ghash_expand(struct xe_hash_key *key, const __u8 *h)
 	const __u64 zero[2] = {0, 0};
 	struct xe_ghash_state s;
 
+	key->class[0] = XE_CLASS0;
+	key->class[1] = XE_CLASS1;
+	key->class[2] = XE_CLASS2;
+	key->class[3] = XE_CLASS3;
 	__builtin_memset(&s, 0, sizeof(s));
 	__builtin_memcpy(s.hash, h, XE_BLOCK);
 	xe_ghash_store_power(key, &s, 0);

@@ -50,7 +50,7 @@ struct xe_scratch {
 	__u32 text_len;
 	__u64 sum_before; /* sums of the text as 32-bit words, before and after the cipher: for checksums */
 	__u64 sum_after;
-	__u32 error; /* of the kernel's cipher, negated */
+	__u32 zero; /* always 0, but the verifier does not know: see xe_loop */
 	__u32 reserved;
 	struct xe_ghash_state ghash;
 	/* AAD (its end padded with zeros to a whole block), text, length block; AAD ends where text starts */
@@ -62,6 +62,7 @@ struct xe_scratch {
 /* H, H^2, H^3 and H^4 as GHASH wants them (ghash.bpf.h). A kptr: user space cannot read it. */
 struct xe_hash_key {
 	__u64 power[4][6][4];
+	__u64 class[4]; /* the masks of the four classes of bits: an operand in memory saves an instruction */
 };
 
 /* Replay window of one association and lane (replay.bpf.h). */

@@ -86,6 +86,95 @@ XE_INLINE long xe_store(void *ctx, const int skb, __u32 offset, void *from, __u3
 	return skb ? bpf_skb_store_bytes(ctx, offset, from, len, 0) : bpf_xdp_store_bytes(ctx, offset, from, len);
 }
 
+#define XE_COPY_DIRECT 256 /* bytes: up to here, words one by one are faster than a helper call */
+
+/* Copies `len` bytes, at least 8, of the linear part into `to` word by word; the last word may overlap the one before. -1: cannot. */
+XE_INLINE int xe_copy_in(struct xdp_md *ctx, struct xe_scratch *s, __u32 offset, __u8 *to, __u32 len)
+{
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end, *word;
+	__u32 at, last = len - 8;
+
+	xe_opaque(offset);
+	if (offset > XE_HEADERS_MAX)
+		return -1;
+	data += offset;
+	xe_loop(at, s->zero, 0, last, 8)
+	{
+		if (at > XE_COPY_DIRECT)
+			return -1;
+		word = data + at;
+		if (word + 8 > data_end)
+			return -1;
+		*(__u64 *)(to + at) = *(__u64 *)word;
+	}
+	xe_opaque(last);
+	if (last > XE_COPY_DIRECT)
+		return -1;
+	word = data + last;
+	if (word + 8 > data_end)
+		return -1;
+	*(__u64 *)(to + last) = *(__u64 *)word;
+	return 0;
+}
+
+/* The other way. */
+XE_INLINE int xe_copy_out(struct xdp_md *ctx, struct xe_scratch *s, __u32 offset, const __u8 *from, __u32 len)
+{
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end, *word;
+	__u32 at, last = len - 8;
+
+	xe_opaque(offset);
+	if (offset > XE_HEADERS_MAX)
+		return -1;
+	data += offset;
+	xe_loop(at, s->zero, 0, last, 8)
+	{
+		if (at > XE_COPY_DIRECT)
+			return -1;
+		word = data + at;
+		if (word + 8 > data_end)
+			return -1;
+		*(__u64 *)word = *(const __u64 *)(from + at);
+	}
+	xe_opaque(last);
+	if (last > XE_COPY_DIRECT)
+		return -1;
+	word = data + last;
+	if (word + 8 > data_end)
+		return -1;
+	*(__u64 *)word = *(const __u64 *)(from + last);
+	return 0;
+}
+
+/*
+ * Reads `len` bytes of the packet, from `offset` (at most XE_HEADERS_MAX), to `to`, which lies in the scratch's `input`; `max` bounds
+ * `len` for the verifier. Returns 0 or -1.
+ */
+XE_INLINE int xe_read(void *ctx, const int skb, struct xe_scratch *s, __u32 offset, __u8 *to, __u32 len, const __u32 max)
+{
+	if (len == 0)
+		return 0;
+	if (!skb && len >= 8 && len <= XE_COPY_DIRECT && xe_copy_in(ctx, s, offset, to, len) == 0)
+		return 0;
+	xe_opaque(len);
+	if (len == 0 || len > max)
+		return -1;
+	return xe_load(ctx, skb, offset, to, len) ? -1 : 0;
+}
+
+/* Writes `len` bytes to the packet, likewise. Returns 0 or -1. */
+XE_INLINE int xe_write(void *ctx, const int skb, struct xe_scratch *s, __u32 offset, __u8 *from, __u32 len, const __u32 max)
+{
+	if (len == 0)
+		return 0;
+	if (!skb && len >= 8 && len <= XE_COPY_DIRECT && xe_copy_out(ctx, s, offset, from, len) == 0)
+		return 0;
+	xe_opaque(len);
+	if (len == 0 || len > max)
+		return -1;
+	return xe_store(ctx, skb, offset, from, len) ? -1 : 0;
+}
+
 /* ---- sums for checksums (RFC 1071): of words as they lie in memory, so byte order does not matter ---- */
 
 XE_INLINE __u64 xe_sum64(__u64 x)

@@ -69,17 +69,18 @@ XE_INLINE void xe_replay_advance(struct xe_window *w, __u64 top, __u64 counter, 
 		w->seen[last] &= ~(~0ULL >> (63 - (counter & 63)));
 }
 
-/* Marks an authentic packet's counter as seen. Returns 0, or the verdict that refuses it after all. */
-XE_SUBPROGRAM int xe_replay_mark(__u64 association, __u64 lane, __u64 counter, __u32 size)
+/*
+ * Marks an authentic packet's counter as seen in window `w`, which is made first if there is none. Returns 0, or the verdict that
+ * refuses it after all.
+ */
+XE_INLINE __u32 xe_replay_mark(const struct xe_window_key *key, struct xe_window *w, __u64 counter, __u32 size)
 {
-	struct xe_window_key key = {.association = association, .lane = lane};
-	struct xe_window *w = bpf_map_lookup_elem(&windows, &key);
 	__u32 word = (counter & (size - 1)) / 64, verdict = 0;
 	__u64 bit = 1ULL << (counter & 63);
 
 	if (!w) {
-		bpf_map_update_elem(&windows, &key, xe_window_new, BPF_NOEXIST);
-		w = bpf_map_lookup_elem(&windows, &key);
+		bpf_map_update_elem(&windows, key, xe_window_new, BPF_NOEXIST);
+		w = bpf_map_lookup_elem(&windows, key);
 		if (!w)
 			return XE_DROP_NO_WINDOW;
 	}
