@@ -115,6 +115,15 @@ extension BPFMap {
         try check(bpf_map_update_elem(fd, &key, &value, flags), "update \(label)")
     }
 
+    /// Sets the values of all CPUs to zero bytes.
+    public borrowing func clearPerCPU<K: BitwiseCopyable>(_ key: K) throws(BPFError) {
+        try expect(key: K.self)
+        var key = key
+        let stride = (Int(shape.valueSize) + 7) & ~7
+        let zeros = [UInt8](repeating: 0, count: stride * (try BPFMap.possibleCPUs()))
+        try check(bpf_map_update_elem(fd, &key, zeros, 0), "clear an entry of \(label)")
+    }
+
     /// Removes an entry; false when there was none.
     @discardableResult
     public borrowing func delete<K: BitwiseCopyable>(_ key: K) throws(BPFError) -> Bool {

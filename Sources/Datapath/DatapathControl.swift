@@ -52,17 +52,23 @@ public struct DatapathState: Sendable, Equatable {
     public var sending: Epoch
     /// Keys of lower epochs are refused.
     public var epochFloor: Epoch
+    /// Frames that are neither IP nor ARP are dropped.
     public var strictEtherType: Bool
+    /// Protected addresses.
     public var endpoints: [IPAddress: EndpointEntry]
     /// By slot, from 1.
     public var peers: [UInt32: PeerEntry]
+    /// Installed keys.
     public var associations: [AssociationID: AssociationInfo]
+    /// Unknown addresses in these are dropped.
     public var strictCIDRs: Set<IPPrefix>
     /// By name. Each says whether it is whole.
     public var attachments: [String: Attachment]
 
+    /// Makes a value of its parts.
     public init(
-        incarnation: Incarnation, nodeID: NodeID, sending: Epoch = 0, epochFloor: Epoch = 0, strictEtherType: Bool = false,
+        incarnation: Incarnation, nodeID: NodeID, sending: Epoch = 0, epochFloor: Epoch = 0,
+        strictEtherType: Bool = false,
         endpoints: [IPAddress: EndpointEntry] = [:], peers: [UInt32: PeerEntry] = [:],
         associations: [AssociationID: AssociationInfo] = [:], strictCIDRs: Set<IPPrefix> = [],
         attachments: [String: Attachment] = [:]
@@ -82,6 +88,7 @@ public struct DatapathState: Sendable, Equatable {
 
 /// A protected address: `struct xe_endpoint` of bpf/wire.h.
 public struct EndpointEntry: Sendable, Hashable {
+    /// On this node or on another.
     public enum Place: Sendable, Hashable {
         /// On this node. Encrypts to a peer from when that has acknowledged revision `since` of our endpoint list, until it has
         /// acknowledged `until` (0: no end).
@@ -89,12 +96,14 @@ public struct EndpointEntry: Sendable, Hashable {
         /// On the node in this slot.
         case remote(slot: UInt32)
     }
+    /// On this node or on another.
     public var place: Place
     /// Clear text from or to it is dropped.
     public var strict: Bool
     /// Protection is ending: both clear and encrypted are accepted.
     public var withdrawing: Bool
 
+    /// Makes a value of its parts.
     public init(place: Place, strict: Bool, withdrawing: Bool = false) {
         self.place = place
         self.strict = strict
@@ -104,28 +113,36 @@ public struct EndpointEntry: Sendable, Hashable {
 
 /// A node that we speak with: `struct xe_peer`.
 public struct PeerEntry: Sendable, Hashable {
+    /// Its node id.
     public var nodeID: NodeID
     /// The revision of our endpoint list that it has applied.
     public var acknowledged: UInt32
 
+    /// Makes a value of its parts.
     public init(nodeID: NodeID, acknowledged: UInt32) {
         self.nodeID = nodeID
         self.acknowledged = acknowledged
     }
 }
 
+/// What a key is for.
 public enum Direction: UInt32, Sendable, Hashable, CaseIterable {
+    /// Encrypts what we send.
     case send = 0
+    /// Decrypts what we receive.
     case receive = 1
 }
 
 /// Names the place of a key: one per peer, direction and parity of the epoch.
 public struct AssociationID: Sendable, Hashable {
+    /// Of the peer, from 1.
     public var slot: UInt32
+    /// Sending or receiving.
     public var direction: Direction
     /// epoch & 1
     public var parity: UInt32
 
+    /// Makes a value of its parts.
     public init(slot: UInt32, direction: Direction, epoch: Epoch) {
         self.slot = slot
         self.direction = direction
@@ -135,20 +152,25 @@ public struct AssociationID: Sendable, Hashable {
 
 /// What can be known of an installed key.
 public struct AssociationInfo: Sendable, Hashable {
+    /// What computes the cipher.
     public enum Engine: UInt32, Sendable, Hashable {
         /// AES by the kernel's `ecb(aes)`, GHASH in BPF.
         case ecb = 1
         /// The optional module's `gcm(aes)`.
         case aead = 2
     }
+    /// Whose DEK the key was derived from.
     public var epoch: Epoch
+    /// The other end's node id.
     public var peerNodeID: NodeID
     /// Host byte order.
     public var spi: UInt32
     /// Fingerprint: tells whether this is the key that is wanted.
     public var keyID: KeyID
+    /// What computes the cipher.
     public var engine: Engine
 
+    /// Makes a value of its parts.
     public init(epoch: Epoch, peerNodeID: NodeID, spi: UInt32, keyID: KeyID, engine: Engine) {
         self.epoch = epoch
         self.peerNodeID = peerNodeID
@@ -160,14 +182,18 @@ public struct AssociationInfo: Sendable, Hashable {
 
 /// A key to install.
 public struct AssociationKey: Sendable {
+    /// Whose DEK the key was derived from.
     public var epoch: Epoch
+    /// The other end's node id.
     public var peerNodeID: NodeID
     /// Host byte order.
     public var spi: UInt32
+    /// Fingerprint.
     public var keyID: KeyID
     /// 32 bytes; 16 for known answers.
     public var key: SecretBytes
 
+    /// Makes a value of its parts.
     public init(epoch: Epoch, peerNodeID: NodeID, spi: UInt32, keyID: KeyID, key: SecretBytes) {
         self.epoch = epoch
         self.peerNodeID = peerNodeID
@@ -186,6 +212,7 @@ public struct PodInterface: Sendable, Hashable, Codable {
     /// Name inside of the namespace, such as eth0.
     public var interface: String
 
+    /// Makes a value of its parts.
     public init(name: String, networkNamespace: String, interface: String) {
         self.name = name
         self.networkNamespace = networkNamespace
@@ -195,13 +222,16 @@ public struct PodInterface: Sendable, Hashable, Codable {
 
 /// An attached pod interface.
 public struct Attachment: Sendable, Hashable, Codable {
+    /// Which interface.
     public var pod: PodInterface
     /// Interface indices: of the pod's end in its namespace, and of the host's end in ours.
     public var podIndex: Int32
+    /// Interface index of the host's end.
     public var hostIndex: Int32
     /// All links are there and hold our programs, and the namespace exists.
     public var isWhole: Bool
 
+    /// Makes a value of its parts.
     public init(pod: PodInterface, podIndex: Int32, hostIndex: Int32, isWhole: Bool) {
         self.pod = pod
         self.podIndex = podIndex

@@ -22,3 +22,8 @@ public struct DatapathError: Error, Sendable {
         self.message = message
     }
 }
+
+extension DatapathError: CustomStringConvertible {
+    /// The message.
+    public var description: String { message }
+}

@@ -1,0 +1,2 @@
+/// The node's datapath.
+public enum Datapath {}

@@ -1,0 +1,100 @@
+internal import BPF
+internal import BPFObjects
+
+/// The maps of bpf/maps.bpf.h that user space works with.
+struct KernelMaps: ~Copyable, Sendable {
+    let config: BPFMap
+    let endpoints: BPFMap
+    let peers: BPFMap
+    let associations: BPFMap
+    let lanes: BPFMap
+    let windows: BPFMap
+    let strictCIDRs: BPFMap
+    let verdicts: BPFMap
+    let events: BPFMap
+    let keyUses: BPFMap
+
+    /// Gets each by its name in the source.
+    init(_ open: (String) throws(BPFError) -> BPFMap) throws(BPFError) {
+        // Locals first: a value that owns descriptors cannot be left half made.
+        let config = try open("config")
+        let endpoints = try open("endpoints")
+        let peers = try open("peers")
+        let associations = try open("associations")
+        let lanes = try open("lanes")
+        let windows = try open("windows")
+        let strictCIDRs = try open("strict_cidrs")
+        let verdicts = try open("verdicts")
+        let events = try open("events")
+        let keyUses = try open("key_uses")
+        self.config = config
+        self.endpoints = endpoints
+        self.peers = peers
+        self.associations = associations
+        self.lanes = lanes
+        self.windows = windows
+        self.strictCIDRs = strictCIDRs
+        self.verdicts = verdicts
+        self.events = events
+        self.keyUses = keyUses
+    }
+}
+
+/// A program of bpf/encryptor.bpf.c.
+public enum KernelProgram: String, Sendable, CaseIterable {
+    /// XDP, on the host's end of a pod's veth.
+    case encrypt = "xe_encrypt"
+    /// XDP, on the pod's interface.
+    case decrypt = "xe_decrypt"
+    /// tcx, on the pod's interface.
+    case `guard` = "xe_guard"
+    /// Takes a key in; runs once a call.
+    case install = "xe_install"
+    /// Lets a key go; runs once a call.
+    case remove = "xe_remove"
+    /// Known answers.
+    case gcm = "xe_gcm"
+    /// tcx, for devices without XDP.
+    case encryptTC = "xe_encrypt_tc"
+    /// tcx, for devices without XDP.
+    case decryptTC = "xe_decrypt_tc"
+    /// For benchmarks.
+    case floor = "xe_floor"
+
+    /// What a node needs, and what is pinned.
+    static let pinned: [KernelProgram] = [.encrypt, .decrypt, .guard, .install, .remove]
+}
+
+/// Opens the embedded object and loads it: new maps, chosen programs, and `config` written. Nothing is pinned.
+///
+/// `reusing` names maps that exist already; those are taken as they are.
+func loadObject(
+    options: Datapath.Options, programs: [KernelProgram]
+) throws(DatapathError) -> BPFObject {
+    try options.validate()
+    do {
+        let object = try BPFObject(.encryptor)
+        let slots = options.capacity.peers + 1
+        for (map, count) in [
+            ("endpoints", options.capacity.endpoints), ("peers", slots), ("associations", slots * 4), ("lanes", slots),
+            ("spis", slots * 2), ("key_uses", slots * 16), ("windows", options.capacity.windows),
+            ("strict_cidrs", options.capacity.strictCIDRs),
+        ] {
+            try object.setMaxEntries(count, map: map)
+        }
+        let wanted = Set(programs.map(\.rawValue))
+        for name in object.programNames { try object.setAutoload(wanted.contains(name), program: name) }
+        try object.load()
+
+        var config = xe_config()
+        config.marker = UInt64.random(in: 1 ... .max)
+        config.window = options.window
+        config.node_id = options.nodeID
+        config.layout = UInt32(XE_LAYOUT)
+        fill(&config.incarnation, from: (0..<XE_INCARNATION_LEN).map { _ in UInt8.random(in: .min ... .max) })
+        try object.map("config").update(UInt32(0), config)
+        return object
+    } catch {
+        throw KernelRequirements.explain(error)
+    }
+}

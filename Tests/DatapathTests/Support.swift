@@ -1,0 +1,21 @@
+import Glibc
+import Testing
+
+/// Loading programs needs root; the reason is shown for skipped tests.
+let isRoot = geteuid() == 0
+let needsRoot: Comment = "needs root: it loads BPF programs into the kernel"
+
+extension String {
+    /// Reads a file of the package by its path from the package's root.
+    init(contentsOfSource path: String) throws {
+        // Tests/DatapathTests/Support.swift is two folders below the root.
+        var folder = #filePath.split(separator: "/")
+        folder.removeLast(3)
+        let file = try #require(fopen("/" + folder.joined(separator: "/") + "/" + path, "r"))
+        defer { fclose(file) }
+        var bytes: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { bytes += buffer[..<count] }
+        self = String(decoding: bytes, as: UTF8.self)
+    }
+}
