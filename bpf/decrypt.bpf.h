@@ -58,6 +58,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	struct bpf_crypto_ctx *cipher = association->cipher;
 	struct xe_window_key window_key;
 	struct xe_window *window;
+	struct xe_shim shim;
 	__u32 len = p->text_len, header, verdict, size, l4_len;
 	__u64 iv, counter, sum, shim_sum;
 	__u16 checksum = 0;
@@ -73,13 +74,13 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		return XE_DROP_TOO_BIG;
 	size = settings->window;
 
-	/* The shim lands right before the place of the text. */
 	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN);
-	if (xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, len, XE_TEXT_MAX))
+	if (xe_shim_read(ctx, skb, s, p->text, &shim) ||
+	    xe_read(ctx, skb, s, p->text + XE_SHIM_LEN, s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN, XE_TEXT_MAX))
 		return XE_FAULT_PACKET;
-	iv = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_IV_LEN - XE_TAG_LEN);
-	s->tag[0] = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN);
-	s->tag[1] = *(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN / 2);
+	iv = shim.iv;
+	s->tag[0] = shim.tag[0];
+	s->tag[1] = shim.tag[1];
 	s->nonce[0] = p->spi | iv << 32;
 	s->nonce[1] = iv >> 32;
 	s->text_len = p->text_len - XE_SHIM_LEN;

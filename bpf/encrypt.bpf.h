@@ -70,6 +70,7 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	struct xe_hash_key *hash_key;
 	struct bpf_crypto_ctx *cipher;
 	struct xe_lane *lane;
+	struct xe_shim shim;
 	__u32 index, len = p->text_len, header, verdict, parity, l4_len;
 	__u64 counter, iv, sum, shim_sum;
 	__u16 checksum = 0;
@@ -127,12 +128,12 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	}
 	if (verdict)
 		return verdict;
-	/* SPI, IV and tag take the place right before the text, where the AAD was. */
-	*(__u32 *)(s->input + XE_TEXT_OFFSET - XE_SHIM_LEN) = p->spi;
-	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_IV_LEN - XE_TAG_LEN) = iv;
-	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN) = s->tag[0];
-	*(__u64 *)(s->input + XE_TEXT_OFFSET - XE_TAG_LEN / 2) = s->tag[1];
-	if (xe_write(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET - XE_SHIM_LEN, s->text_len + XE_SHIM_LEN, XE_TEXT_MAX))
+	shim.spi = p->spi;
+	shim.iv = iv;
+	shim.tag[0] = s->tag[0];
+	shim.tag[1] = s->tag[1];
+	if (xe_shim_write(ctx, skb, s, p->text, &shim) ||
+	    xe_write(ctx, skb, s, p->text + XE_SHIM_LEN, s->input + XE_TEXT_OFFSET, s->text_len, XE_TEXT_MAX))
 		return XE_FAULT_PACKET;
 	verdict = xe_patch(ctx, skb, p, l4_len, checksum);
 	if (verdict)

@@ -12,7 +12,7 @@
 #define XE_STEP 64 /* bytes that one turn of a loop works on: four blocks */
 
 /* Writes counter blocks from block `first` of `stream`, numbered from `counter`, in steps of four. Returns 0. */
-XE_SUBPROGRAM int xe_gcm_count(struct xe_scratch *s, __u32 first, __u32 count, __u32 counter)
+XE_INLINE int xe_gcm_count(struct xe_scratch *s, __u32 first, __u32 count, __u32 counter)
 {
 	const __u32 last = sizeof(s->stream) / XE_BLOCK - 4;
 	__u64 low = s->nonce[0], high = s->nonce[1] & 0xffffffff;
@@ -37,7 +37,7 @@ XE_SUBPROGRAM int xe_gcm_count(struct xe_scratch *s, __u32 first, __u32 count, _
 }
 
 /* Encrypts `count` blocks of `stream` in place, from block `first` (0 or 1). Returns 0, or the kernel's error. */
-XE_SUBPROGRAM int xe_gcm_aes(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, __u32 first, __u32 count)
+XE_INLINE int xe_gcm_aes(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, __u32 first, __u32 count)
 {
 	struct bpf_dynptr blocks;
 	__u32 len = count * XE_BLOCK;
@@ -77,7 +77,7 @@ XE_INLINE void xe_gcm_pad(__u8 *text, __u32 text_len)
 }
 
 /* text ^= key stream; the key stream is zeroed behind it. Sums the text before and after. Returns 0. */
-XE_SUBPROGRAM int xe_gcm_xor(struct xe_scratch *s, __u32 text_len)
+XE_INLINE int xe_gcm_xor(struct xe_scratch *s, __u32 text_len)
 {
 	__u64 before = 0, after = 0;
 	__u32 at;
@@ -108,7 +108,7 @@ XE_SUBPROGRAM int xe_gcm_xor(struct xe_scratch *s, __u32 text_len)
 }
 
 /* Zeroes the text. Returns 0. */
-XE_SUBPROGRAM int xe_gcm_wipe_text(struct xe_scratch *s)
+XE_INLINE int xe_gcm_wipe_text(struct xe_scratch *s)
 {
 	__u32 at;
 
@@ -158,7 +158,7 @@ XE_INLINE void xe_gcm_authenticate(struct xe_scratch *s, const struct xe_hash_ke
  * Encrypts the text in `input` and leaves the tag in `tag`. Returns 0, or the kernel's error; then the text has been wiped.
  * Nothing but ciphertext stays in the scratch.
  */
-XE_SUBPROGRAM int xe_gcm_seal(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, const struct xe_hash_key *key)
+XE_INLINE int xe_gcm_seal(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, const struct xe_hash_key *key)
 {
 	__u32 text_len = s->text_len, blocks = (text_len + XE_BLOCK - 1) / XE_BLOCK;
 	__u64 *stream = (__u64 *)s->stream;
@@ -188,7 +188,7 @@ XE_SUBPROGRAM int xe_gcm_seal(struct xe_scratch *s, struct bpf_crypto_ctx *ciphe
  * Verifies `tag` over what is in `input`, without touching the text. Returns 0 when it is authentic, 1 when it is not, or the
  * kernel's error.
  */
-XE_SUBPROGRAM int xe_gcm_verify(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, const struct xe_hash_key *key)
+XE_INLINE int xe_gcm_verify(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, const struct xe_hash_key *key)
 {
 	__u64 *stream = (__u64 *)s->stream;
 	__u64 difference;

@@ -95,7 +95,7 @@ XE_INLINE int xe_copy_in(struct xdp_md *ctx, struct xe_scratch *s, __u32 offset,
 	__u32 at, last = len - 8;
 
 	xe_opaque(offset);
-	if (offset > XE_HEADERS_MAX)
+	if (offset > XE_HEADERS_MAX + XE_SHIM_LEN)
 		return -1;
 	data += offset;
 	xe_loop(at, s->zero, 0, last, 8)
@@ -124,7 +124,7 @@ XE_INLINE int xe_copy_out(struct xdp_md *ctx, struct xe_scratch *s, __u32 offset
 	__u32 at, last = len - 8;
 
 	xe_opaque(offset);
-	if (offset > XE_HEADERS_MAX)
+	if (offset > XE_HEADERS_MAX + XE_SHIM_LEN)
 		return -1;
 	data += offset;
 	xe_loop(at, s->zero, 0, last, 8)
@@ -147,7 +147,7 @@ XE_INLINE int xe_copy_out(struct xdp_md *ctx, struct xe_scratch *s, __u32 offset
 }
 
 /*
- * Reads `len` bytes of the packet, from `offset` (at most XE_HEADERS_MAX), to `to`, which lies in the scratch's `input`; `max` bounds
+ * Reads `len` bytes of the packet, from `offset`, to `to`, which lies in the scratch's `input`; `max` bounds
  * `len` for the verifier. Returns 0 or -1.
  */
 XE_INLINE int xe_read(void *ctx, const int skb, struct xe_scratch *s, __u32 offset, __u8 *to, __u32 len, const __u32 max)
@@ -173,6 +173,70 @@ XE_INLINE int xe_write(void *ctx, const int skb, struct xe_scratch *s, __u32 off
 	if (len == 0 || len > max)
 		return -1;
 	return xe_store(ctx, skb, offset, from, len) ? -1 : 0;
+}
+
+/* The shim, which stands between L4 header and ciphertext. Values as they lie in memory. */
+struct xe_shim {
+	__u32 spi;
+	__u64 iv;
+	__u64 tag[2];
+};
+
+XE_INLINE void xe_shim_get(struct xe_shim *shim, const void *bytes)
+{
+	shim->spi = *(const __u32 *)bytes;
+	shim->iv = *(const __u64 *)(bytes + XE_SPI_LEN);
+	shim->tag[0] = *(const __u64 *)(bytes + XE_SPI_LEN + XE_IV_LEN);
+	shim->tag[1] = *(const __u64 *)(bytes + XE_SPI_LEN + XE_IV_LEN + 8);
+}
+
+XE_INLINE void xe_shim_put(const struct xe_shim *shim, void *bytes)
+{
+	*(__u32 *)bytes = shim->spi;
+	*(__u64 *)(bytes + XE_SPI_LEN) = shim->iv;
+	*(__u64 *)(bytes + XE_SPI_LEN + XE_IV_LEN) = shim->tag[0];
+	*(__u64 *)(bytes + XE_SPI_LEN + XE_IV_LEN + 8) = shim->tag[1];
+}
+
+/* Where the shim stands in the linear part; NULL when it does not. */
+XE_INLINE void *xe_shim_place(void *ctx, const int skb, __u32 offset)
+{
+	void *place = xe_data(ctx, skb);
+
+	xe_opaque(offset);
+	if (offset > XE_HEADERS_MAX)
+		return NULL;
+	place += offset;
+	return place + XE_SHIM_LEN > xe_data_end(ctx, skb) ? NULL : place;
+}
+
+/* Reads the shim at `offset`. Returns 0 or -1. */
+XE_INLINE int xe_shim_read(void *ctx, const int skb, struct xe_scratch *s, __u32 offset, struct xe_shim *shim)
+{
+	void *place = xe_shim_place(ctx, skb, offset);
+
+	if (place) {
+		xe_shim_get(shim, place);
+		return 0;
+	}
+	/* By way of the place where the AAD will be. */
+	if (xe_load(ctx, skb, offset, s->input, XE_SHIM_LEN))
+		return -1;
+	xe_shim_get(shim, s->input);
+	return 0;
+}
+
+/* Writes the shim at `offset`. The AAD is lost. Returns 0 or -1. */
+XE_INLINE int xe_shim_write(void *ctx, const int skb, struct xe_scratch *s, __u32 offset, const struct xe_shim *shim)
+{
+	void *place = xe_shim_place(ctx, skb, offset);
+
+	if (place) {
+		xe_shim_put(shim, place);
+		return 0;
+	}
+	xe_shim_put(shim, s->input);
+	return xe_store(ctx, skb, offset, s->input, XE_SHIM_LEN) ? -1 : 0;
 }
 
 /* ---- sums for checksums (RFC 1071): of words as they lie in memory, so byte order does not matter ---- */
