@@ -17,7 +17,10 @@ public final class Capture: Sendable {
         self.interface = interface
         // -Z root: tcpdump would drop to a user that cannot write here. 64 MiB of buffer, so that bursts are not lost.
         process = try lab.start(
-            ["tcpdump", "-i", interface, "-w", path, "-s", "0", "-n", "-U", "-B", "65536", "-Z", "root", "--immediate-mode"],
+            [
+                "tcpdump", "-i", interface, "-w", path, "-s", "0", "-n", "-U", "-B", "65536", "-Z", "root",
+                "--immediate-mode",
+            ],
             in: namespace)
         try wait(for: "tcpdump to listen on \(interface); it says: \(process.errors)", until: .seconds(10)) {
             guard process.isRunning else { throw LabError("tcpdump ended: \(process.errors)") }

@@ -147,7 +147,9 @@ func writeFile(_ path: String, _ text: String) throws {
     defer { close(fd) }
     var text = text
     let written = text.withUTF8 { write(fd, $0.baseAddress, $0.count) }
-    guard written == text.utf8.count else { throw LabError("cannot write \(path): \(String(cString: strerror(errno)))") }
+    guard written == text.utf8.count else {
+        throw LabError("cannot write \(path): \(String(cString: strerror(errno)))")
+    }
 }
 
 /// How many bytes a file has; 0 when it is not there.

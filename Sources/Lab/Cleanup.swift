@@ -11,6 +11,7 @@ final class Cleanup: Sendable {
         var next = 0
         var actions: [Int: @Sendable () -> Void] = [:]
         var sources: [any DispatchSourceSignal] = []
+        var isEnding = false
     }
     private let state = Mutex(State())
 
@@ -35,14 +36,17 @@ final class Cleanup: Sendable {
         }
     }
 
-    /// Runs one action, once.
+    /// Runs one action, once. Does not return when a signal is ending the process: what fails because everything is taken away under
+    /// its feet has nothing to say any more.
     func run(_ token: Int) {
-        let action = state.withLock { $0.actions.removeValue(forKey: token) }
+        let (action, isEnding) = state.withLock { ($0.actions.removeValue(forKey: token), $0.isEnding) }
+        while isEnding { pause() }
         action?()
     }
 
     private func runAll() {
         let actions = state.withLock { state in
+            state.isEnding = true
             defer { state.actions.removeAll() }
             return state.actions.sorted { $0.key > $1.key }.map(\.value)
         }

@@ -15,7 +15,8 @@ public struct Deadline: Sendable {
     /// What is left, in milliseconds; 0 when it has passed.
     var milliseconds: Int32 {
         let left = end - .now
-        return Int32(clamping: max(0, left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000))
+        return Int32(
+            clamping: max(0, left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000))
     }
 }
 

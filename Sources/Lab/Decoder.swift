@@ -49,7 +49,9 @@ public struct DecoderReport: Decodable, Sendable {
 
 extension Lab {
     /// Decodes a capture. Without keys it only counts frames and markers.
-    public func decode(_ capture: String, keys: String?, markers: [String] = [], seconds: Double = 600) throws -> DecoderReport {
+    public func decode(_ capture: String, keys: String?, markers: [String] = [], seconds: Double = 600) throws
+        -> DecoderReport
+    {
         var command = [Python.interpreter, try Python.script("decode.py")]
         command += keys.map { ["--keys", $0] } ?? ["--plain"]
         command += markers.flatMap { ["--marker", $0] } + [capture]

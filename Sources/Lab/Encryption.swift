@@ -85,7 +85,8 @@ public final class Encryption: Sendable {
         for folder in folders where access(folder + "/ebpf-xdp-keymgr", X_OK) == 0 {
             return folder
         }
-        throw LabError("cannot find the program ebpf-xdp-keymgr in \(folders.joined(separator: " or ")); run swift build")
+        throw LabError(
+            "cannot find the program ebpf-xdp-keymgr in \(folders.joined(separator: " or ")); run swift build")
     }
 
     private static func randomID() -> String {
@@ -126,7 +127,8 @@ public final class Encryption: Sendable {
     /// Unwraps the DEKs for the decoder, in Python: nothing in the product can export one.
     public func refreshKeys() throws {
         try lab.require([
-            Python.interpreter, try Python.script("cluster_keys.py"), "--cluster", cluster, "--kek", kek, "--output", keys,
+            Python.interpreter, try Python.script("cluster_keys.py"), "--cluster", cluster, "--kek", kek, "--output",
+            keys,
         ])
     }
 
@@ -138,8 +140,8 @@ public final class Encryption: Sendable {
     /// A node's configuration file.
     public func configuration(_ node: Lab.Node) -> String { "\(lab.directory)/node-\(node.number).json" }
 
-    /// Starts a node's keymgr.
-    public func start(_ node: Lab.Node) throws {
+    /// Starts a node's keymgr, with another KEK file than the cluster's if asked to.
+    public func start(_ node: Lab.Node, kek: String? = nil) throws {
         let runtime = "\(lab.directory)/run-\(node.number)"
         mkdir(runtime, 0o700)
         try writeFile(
@@ -147,7 +149,7 @@ public final class Encryption: Sendable {
             """
             {"node": "node-\(node.number)", "nodeID": \(node.number), "clusterDirectory": "\(cluster)",
              "pinPath": "\(pins(node))", "runtimeDirectory": "\(runtime)",
-             "kms": {"provider": "local", "kekFile": "\(kek)"}}
+             "kms": {"provider": "local", "kekFile": "\(kek ?? self.kek)"}}
 
             """)
         let daemon = try lab.start(
@@ -193,7 +195,8 @@ public final class Encryption: Sendable {
             }
             let objects = try lab.nodes.map { try object($0) }
             for (node, object) in zip(lab.nodes, objects) {
-                guard let object, object.sending >= epoch, object.endpoints.filter({ $0.state == "ready" }).count == node.pods.count
+                guard let object, object.sending >= epoch,
+                    object.endpoints.filter({ $0.state == "ready" }).count == node.pods.count
                 else { return false }
                 for (other, theirs) in zip(lab.nodes, objects) where other.number != node.number {
                     guard let theirs, let applied = object.applied["node-\(other.number)"],

@@ -80,11 +80,11 @@ public final class Lab: Sendable {
     public let nodes: [Node]
 
     private let bridge: Namespace?
-    private let processes = Mutex<[ChildProcess]>([])
     private let cleanup = Mutex<Int?>(nil)
     private let counter = Mutex(0)
 
     private static let prefix = "xelab"
+    private static let variable = "XE_LAB"
     private static let serial = Mutex(0)
 
     /// All pods of all nodes.
@@ -151,70 +151,56 @@ public final class Lab: Sendable {
         cleanup.withLock { $0 = nil }
     }
 
-    private func clear() {
-        for process in processes.withLock({ $0 }) where process.isRunning { process.signal(SIGKILL) }
-        Self.remove(
-            namespaces: nodes.flatMap { [$0.namespace] + $0.pods.map(\.namespace) } + (bridge.map { [$0] } ?? []),
-            trees: [pins, directory])
+    private func clear() { Self.remove(name) }
+
+    /// Ends every process of a lab and removes all that carries its name.
+    private static func remove(_ name: String) {
+        let deadline = Deadline.seconds(5)
+        while true {
+            let running = processes(of: name)
+            guard !running.isEmpty && !deadline.hasPassed else { break }
+            for pid in running { kill(pid, SIGKILL) }
+            usleep(2000)
+        }
+        for entry in entries(of: "/run/netns") where entry.hasPrefix(name + "-") { Namespace(name: entry).remove() }
+        removeTree("/sys/fs/bpf/" + name)
+        removeTree("/tmp/" + name)
     }
 
-    private static func remove(namespaces: [Namespace], trees: [String]) {
-        for namespace in namespaces { namespace.remove() }
-        for tree in trees { removeTree(tree) }
+    /// Every process that a lab started, and what those started: told by a variable in their environment.
+    private static func processes(of name: String) -> [Int32] {
+        let variable = Array("\(variable)=\(name)".utf8)
+        return entries(of: "/proc").compactMap { Int32($0) }.filter { pid in
+            guard let environment = try? readBytes("/proc/\(pid)/environ") else { return false }
+            return environment.split(separator: 0).contains { $0.elementsEqual(variable) }
+        }
     }
 
     /// Removes what labs left whose process was killed.
     public static func removeAbandoned() {
-        func owner(_ entry: String) -> Int32? {
-            guard entry.hasPrefix(prefix) else { return nil }
-            return Int32(entry.dropFirst(prefix.count).prefix { $0.isNumber })
+        let found = ["/run/netns", "/sys/fs/bpf", "/tmp"].flatMap { entries(of: $0) }.compactMap { entry -> String? in
+            guard entry.hasPrefix(prefix), let name = entry.split(separator: "-").first,
+                let pid = Int32(name.dropFirst(prefix.count).prefix { $0.isNumber })
+            else { return nil }
+            return kill(pid, 0) != 0 && errno == ESRCH ? String(name) : nil
         }
-        func abandoned(_ folder: String) -> [String] {
-            entries(of: folder).filter { entry in
-                guard let pid = owner(entry) else { return false }
-                return kill(pid, 0) != 0 && errno == ESRCH
-            }
-        }
-        remove(
-            namespaces: abandoned("/run/netns").map { Namespace(name: $0) },
-            trees: abandoned("/sys/fs/bpf").map { "/sys/fs/bpf/" + $0 } + abandoned("/tmp").map { "/tmp/" + $0 })
+        for name in Set(found) { remove(name) }
     }
 
     /// Shell commands that make the namespaces, devices, addresses and routes.
     private var topology: String {
         var lines: [String] = []
-        func namespace(_ space: Namespace) {
-            lines.append("ip netns add \(space.name)")
-            lines.append("ip -n \(space.name) link set lo up")
-            lines.append("nsenter --net=\(space.path) sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0")
-        }
         let mtu = plan.mtu
         for node in nodes {
             let host = node.namespace
-            namespace(host)
+            lines += commands(for: host)
             lines.append(
                 "nsenter --net=\(host.path) sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
                     + " net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1")
-            for pod in node.pods {
-                let inside = pod.namespace
-                let prefix = "10.\(201 + pod.index).\(node.number)"
-                let prefix6 = "fd00:\(201 + pod.index):\(node.number)"
-                namespace(inside)
-                lines.append(
-                    "ip -n \(host.name) link add \(pod.hostInterface) mtu \(mtu) type veth"
-                        + " peer name \(pod.interface) netns \(inside.name) mtu \(mtu)")
-                lines.append("ip -n \(host.name) addr add \(prefix).1/24 dev \(pod.hostInterface)")
-                lines.append("ip -n \(host.name) addr add \(prefix6)::1/64 dev \(pod.hostInterface) nodad")
-                lines.append("ip -n \(inside.name) addr add \(prefix).2/24 dev \(pod.interface)")
-                lines.append("ip -n \(inside.name) addr add \(prefix6)::2/64 dev \(pod.interface) nodad")
-                lines.append("ip -n \(host.name) link set \(pod.hostInterface) up")
-                lines.append("ip -n \(inside.name) link set \(pod.interface) up")
-                lines.append("ip -n \(inside.name) route add default via \(prefix).1")
-                lines.append("ip -n \(inside.name) -6 route add default via \(prefix6)::1")
-            }
+            for pod in node.pods { lines += commands(for: pod, on: host) }
         }
         if let bridge {
-            namespace(bridge)
+            lines += commands(for: bridge)
             lines.append("ip -n \(bridge.name) link add br0 mtu \(mtu) type bridge mcast_snooping 0")
             lines.append("ip -n \(bridge.name) link set br0 up")
             for node in nodes {
@@ -240,11 +226,46 @@ public final class Lab: Sendable {
                     lines.append(
                         "ip -n \(node.namespace.name) route add 10.\(index).\(other.number).0/24 via \(other.address)")
                     lines.append(
-                        "ip -n \(node.namespace.name) -6 route add fd00:\(index):\(other.number)::/64 via \(other.address6)")
+                        "ip -n \(node.namespace.name) -6 route add fd00:\(index):\(other.number)::/64 via \(other.address6)"
+                    )
                 }
             }
         }
         return lines.joined(separator: "\n") + "\n"
+    }
+
+    private func commands(for namespace: Namespace) -> [String] {
+        [
+            "ip netns add \(namespace.name)",
+            "ip -n \(namespace.name) link set lo up",
+            "nsenter --net=\(namespace.path) sysctl -qw"
+                + " net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0",
+        ]
+    }
+
+    private func commands(for pod: Pod, on host: Namespace) -> [String] {
+        let inside = pod.namespace
+        let prefix = "10.\(201 + pod.index).\(pod.node)"
+        let prefix6 = "fd00:\(201 + pod.index):\(pod.node)"
+        return commands(for: inside) + [
+            "ip -n \(host.name) link add \(pod.hostInterface) mtu \(plan.mtu) type veth"
+                + " peer name \(pod.interface) netns \(inside.name) mtu \(plan.mtu)",
+            "ip -n \(host.name) addr add \(prefix).1/24 dev \(pod.hostInterface)",
+            "ip -n \(host.name) addr add \(prefix6)::1/64 dev \(pod.hostInterface) nodad",
+            "ip -n \(inside.name) addr add \(prefix).2/24 dev \(pod.interface)",
+            "ip -n \(inside.name) addr add \(prefix6)::2/64 dev \(pod.interface) nodad",
+            "ip -n \(host.name) link set \(pod.hostInterface) up",
+            "ip -n \(inside.name) link set \(pod.interface) up",
+            "ip -n \(inside.name) route add default via \(prefix).1",
+            "ip -n \(inside.name) -6 route add default via \(prefix6)::1",
+        ]
+    }
+
+    /// Makes a pod again whose namespace was removed: same name and addresses, new namespace and devices.
+    public func addPod(_ pod: Pod) throws {
+        let host = nodes[pod.node - 1].namespace
+        let script = try write("pod.sh", commands(for: pod, on: host).joined(separator: "\n") + "\n")
+        try require(["sh", "-eu", script])
     }
 
     // MARK: programs
@@ -259,9 +280,9 @@ public final class Lab: Sendable {
         }
         let program = (command.first ?? "").split(separator: "/").last ?? ""
         let process = try ChildProcess(
-            namespace?.entering(command) ?? command, environment: environment, input: input,
+            namespace?.entering(command) ?? command,
+            environment: environment.merging([Self.variable: name]) { $1 }, input: input,
             log: "\(directory)/\(number)-\(program)")
-        processes.withLock { $0.append(process) }
         return process
     }
 
@@ -272,7 +293,6 @@ public final class Lab: Sendable {
         seconds: Double = 30
     ) throws -> Outcome {
         let process = try start(command, in: namespace, environment: environment, input: input)
-        defer { processes.withLock { $0.removeAll { $0 === process } } }
         return try process.wait(until: .seconds(seconds))
     }
 
@@ -285,7 +305,8 @@ public final class Lab: Sendable {
         let outcome = try run(command, in: namespace, environment: environment, input: input, seconds: seconds)
         guard outcome.succeeded else {
             throw LabError(
-                "\(command.joined(separator: " ")) ended with status \(outcome.status): \(outcome.errors)\(outcome.output)")
+                "\(command.joined(separator: " ")) ended with status \(outcome.status): \(outcome.errors)\(outcome.output)"
+            )
         }
         return outcome.output
     }
@@ -293,8 +314,7 @@ public final class Lab: Sendable {
     /// Stops a program that `start` started, with `signal`; kills it when that does not help.
     @discardableResult
     public func stop(_ process: ChildProcess, _ signal: Int32 = SIGTERM) -> Outcome {
-        processes.withLock { $0.removeAll { $0 === process } }
-        return process.stop(signal)
+        process.stop(signal)
     }
 
     /// Writes a file into the lab's directory and returns its path.
@@ -328,5 +348,22 @@ func removeTree(_ path: String) {
         rmdir(path)
     } else {
         unlink(path)
+    }
+}
+
+func isDirectory(_ path: String) -> Bool {
+    var status = stat()
+    return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+}
+
+extension Lab {
+    /// The MAC address of a device, such as 02:00:00:00:00:0a.
+    public func hardwareAddress(of interface: String, in namespace: Namespace) throws -> String {
+        let output = try require(["ip", "-o", "link", "show", "dev", interface], in: namespace)
+        let words = output.split(whereSeparator: \.isWhitespace)
+        guard let at = words.firstIndex(of: "link/ether"), at + 1 < words.count else {
+            throw LabError("\(interface) in \(namespace.name) has no hardware address: \(output)")
+        }
+        return String(words[at + 1])
     }
 }

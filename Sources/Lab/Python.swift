@@ -12,7 +12,8 @@ public enum Python {
     public static func script(_ name: String) throws -> String {
         guard let root = repository else {
             throw LabError(
-                "cannot find Tests/peers, which holds the independent decoder: run this in the repository, or set XDP_ENCRYPTOR_ROOT to it")
+                "cannot find Tests/peers, which holds the independent decoder: run this in the repository, or set XDP_ENCRYPTOR_ROOT to it"
+            )
         }
         return "\(root)/Tests/peers/\(name)"
     }

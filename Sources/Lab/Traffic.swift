@@ -94,7 +94,8 @@ public struct Traffic: Sendable {
         let pattern = marker.utf8.prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
         let output = try lab.require(
             [
-                "ping", "-\(family)", "-n", "-q", "-c", "\(count)", "-i", "0.01", "-W", "5", "-s", "\(size)", "-p", pattern,
+                "ping", "-\(family)", "-n", "-q", "-c", "\(count)", "-i", "0.01", "-W", "5", "-s", "\(size)", "-p",
+                pattern,
                 server.address(family: family),
             ], in: client.namespace)
         guard output.contains(" \(count) received") else { throw LabError("ping lost packets: \(output)") }

@@ -73,13 +73,16 @@ struct DemoCommand: ParsableCommand {
             "",
         ]
         for (what, holds) in result.expectations { lines.append("  \(holds ? "ok  " : "FAIL") \(what)") }
-        if !encrypted.samples.isEmpty { lines += ["", "Refused by the decoder:"] + encrypted.samples.map { "  " + $0 } }
+        if !encrypted.samples.isEmpty {
+            lines += ["", "Refused by the decoder:"] + encrypted.samples.map { "  " + $0 }
+        }
         return lines.joined(separator: "\n")
     }
 
     private func json(_ result: Demo.Result) -> String {
         let encrypted = result.encrypted
-        let kinds = encrypted.byKind.sorted { $0.key < $1.key }.map { "\"\($0.key)\":\($0.value)" }.joined(separator: ",")
+        let kinds = encrypted.byKind.sorted { $0.key < $1.key }.map { "\"\($0.key)\":\($0.value)" }.joined(
+            separator: ",")
         return """
             {"ok":\(result.succeeded),"off":{"frames":\(result.plainFrames),"marker_in_clear":\(result.plainMarkers)},\
             "on":{"frames":\(encrypted.frames),"packets":\(encrypted.packets),"verified":\(encrypted.verified),\

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 
-TCP_PORT, UDP_PORT, CLOSED_PORT = 8080, 5353, 8081
+TCP_PORT, UDP_PORT, CLOSED_PORT, DISCARD_PORT = 8080, 5353, 8081, 9
 PATIENCE = 20  # seconds that anything may take before it counts as lost
 SO_RCVBUFFORCE = 33  # linux/socket.h; not in the socket module
 
@@ -88,6 +88,9 @@ def serve():
     datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     datagrams.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)
     datagrams.bind(("::", UDP_PORT))
+    discard = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)  # injected packets that may get through end here
+    discard.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    discard.bind(("::", DISCARD_PORT))
     print("ready", flush=True)
 
     def echo():

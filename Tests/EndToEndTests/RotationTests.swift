@@ -1,0 +1,60 @@
+import Testing
+
+@testable import Lab
+
+extension EndToEnd {
+    /// New epochs under traffic.
+    @Suite struct RotationTests {
+        @Test("Rotations of the epoch during traffic: nothing lost, no failed authentication, no (SPI, IV) twice")
+        func rotations() throws {
+            let count = size(4, full: 50)
+            try Bench.with { bench in
+                let before = try bench.verdicts()
+                let traffic = try bench.traffic()
+                let report = try bench.decoding {
+                    let stream = try traffic.start("stream", family: 4, "--rate", "500")
+                    let stream6 = try traffic.start("stream", family: 6, "--rate", "300")
+                    for epoch in 2...(count + 1) {
+                        try bench.encryption.openEpoch()
+                        try bench.encryption.waitUntilReady(.seconds(30), epoch: UInt32(epoch))
+                        try bench.encryption.refreshKeys()
+                        // At most two epochs are live: the one before must be gone before the next but one comes.
+                        try wait(for: "epoch \(epoch - 1) to go", until: .seconds(30)) {
+                            try bench.nodes.allSatisfy { try bench.encryption.object($0)?.epochs == [UInt32(epoch)] }
+                        }
+                    }
+                    expectUnharmed(try traffic.finish(stream))
+                    expectUnharmed(try traffic.finish(stream6))
+                }
+                expectClean(report)
+                #expect(report.lanes.count >= 2 * (count + 1) - 1, "SPIs seen")
+                #expect(try bench.drops(since: before) == [:])
+            }
+        }
+
+        @Test("A node that joins late is spoken with as soon as it is ready, and never in clear")
+        func lateNode() throws {
+            try Lab.with { lab in
+                let encryption = try Encryption(lab)
+                let capture = try Capture(lab, in: lab.nodes[0].namespace, interface: lab.nodes[0].uplink)
+                try encryption.start(lab.nodes[0])
+                try wait(for: "node 1 to attach its pod", until: .seconds(20)) {
+                    try encryption.object(lab.nodes[0])?.endpoints.isEmpty == false
+                }
+                // Node 2 has published nothing: its pod's address is unknown, in a strict CIDR.
+                let early = try lab.run(
+                    ["ping", "-c", "3", "-i", "0.05", "-W", "1", "-p", "4541524c59", lab.nodes[1].pods[0].address],
+                    in: lab.nodes[0].pods[0].namespace)
+                #expect(early.output.contains(" 0 received"))
+                try encryption.start(lab.nodes[1])
+                try encryption.waitUntilReady(.seconds(20))
+                let traffic = try Traffic(lab, from: lab.nodes[0].pods[0], to: lab.nodes[1].pods[0], marker: marker)
+                try traffic.run("file", family: 4, "--bytes", "300000")
+                try capture.finish()
+                try encryption.refreshKeys()
+                let report = try lab.decode(capture.path, keys: encryption.keys, markers: [marker, "EARLYEARLY"])
+                expectClean(report)
+            }
+        }
+    }
+}
