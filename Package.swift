@@ -84,7 +84,10 @@ let package = Package(
         .testTarget(
             name: "KeysTests", dependencies: ["Keys", "Secrets"], exclude: ["make_vectors.py", "vectors.json"],
             swiftSettings: swiftSettings),
-        .testTarget(name: "KMSTests", dependencies: ["KMS", "CloudIdentity"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "KMSTests",
+            dependencies: ["KMS", "CloudIdentity", "Secrets", crypto, .product(name: "NIOPosix", package: "swift-nio")]
+                + nio, swiftSettings: swiftSettings),
         .testTarget(
             name: "DatapathTests", dependencies: ["Datapath", "BPF", "BPFObjects", "Keys", "Netlink", "Secrets"],
             exclude: ["vectors"], swiftSettings: swiftSettings),

@@ -57,6 +57,16 @@ public struct UTCTime: Sendable, Hashable {
         unixSeconds = Self.days(year: year, month: month, day: day) * 86400 + hour * 3600 + minute * 60 + second
     }
 
+    /// Parses the `Date` header of HTTP: `Sun, 01 Feb 2026 12:34:56 GMT`.
+    public init?(httpDate text: String) {
+        let words = text.split(separator: " ")
+        let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+        guard words.count == 6, words[5] == "GMT", let month = months.firstIndex(where: { $0 == words[2] }) else {
+            return nil
+        }
+        self.init(rfc3339: "\(words[3])-\(month < 9 ? "0" : "")\(month + 1)-\(words[1])T\(words[4])Z")
+    }
+
     /// `20260201T123456Z`, as SigV4 wants it.
     public var basic: String {
         let (year, month, day) = Self.date(days: unixSeconds.floorDivided(by: 86400))

@@ -30,7 +30,7 @@ public struct AWSKMS: KeyManagementService {
         signer = SigV4(region: arn.region, service: "kms")
         self.endpoint = if let endpoint { endpoint } else { try arn.endpoint(service: "kms") }
         self.credentials = CredentialCache(credentials, time: time)
-        channel = KMSChannel(provider: .aws, http: http, timeout: timeout)
+        channel = KMSChannel(provider: .aws, http: http, timeout: timeout, time: time)
         self.time = time
     }
 

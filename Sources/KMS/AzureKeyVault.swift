@@ -69,7 +69,7 @@ public final class AzureKeyVault: KeyManagementService {
         self.time = time
         self.makeSource = makeSource
         kekID = "\(vault.origin)/keys/\(keyName)"
-        channel = KMSChannel(provider: .azure, http: http, timeout: timeout)
+        channel = KMSChannel(provider: .azure, http: http, timeout: timeout, time: time)
     }
 
     /// Draws a seed and has it wrapped by the newest version.

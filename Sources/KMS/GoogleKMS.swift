@@ -41,7 +41,7 @@ public struct GoogleKMS: KeyManagementService {
         kekID = key
         self.endpoint = endpoint ?? .https("cloudkms.googleapis.com")
         self.tokens = CredentialCache(tokens, time: time)
-        channel = KMSChannel(provider: .gcp, http: http, timeout: timeout)
+        channel = KMSChannel(provider: .gcp, http: http, timeout: timeout, time: time)
     }
 
     /// Draws a DEK and has it encrypted; checksums both ways.

@@ -6,6 +6,7 @@ struct KMSChannel: Sendable {
     let provider: KMSProvider
     let http: any HTTPService
     let timeout: Duration
+    let time: TimeSource
 
     /// Whatever the KMS answers. A redirect is an error: credentials go where the configuration says and nowhere else.
     func send(_ call: HTTPCall) async throws(KMSError) -> HTTPAnswer {
@@ -21,7 +22,21 @@ struct KMSChannel: Sendable {
             throw KMSError(
                 .garbage, provider, "\(call.endpoint.authority) redirects, and credentials are never sent elsewhere")
         }
+        try requireSameTime(answer, call.endpoint)
         return answer
+    }
+
+    /// A refusal by somebody whose clock differs from ours by more than tokens and signatures allow is about the clock.
+    private func requireSameTime(_ answer: HTTPAnswer, _ endpoint: HTTPEndpoint) throws(KMSError) {
+        guard answer.status == 401 || answer.status == 403, let date = answer.headers["date"],
+            let theirs = UTCTime(httpDate: date)?.unixSeconds
+        else { return }
+        let ahead = theirs - time.unixSeconds()
+        guard abs(ahead) > 300 else { return }
+        throw KMSError(
+            .clockSkew, provider,
+            "\(endpoint.authority) refuses us (status \(answer.status)), and its clock is \(abs(ahead)) s \(ahead > 0 ? "ahead of" : "behind") ours; correct this machine's clock"
+        )
     }
 
     /// The body of an answer as JSON.

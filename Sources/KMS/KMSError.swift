@@ -105,15 +105,20 @@ extension KMSError: CustomStringConvertible {
     public var description: String { "\(provider.rawValue): \(kind.label): \(message)" }
 }
 
-/// Text of the other side as it may be shown: one line, no control characters, not longer than `limit`.
+/// Text of the other side as it may be shown: one line, no control characters, single spaces, not longer than `limit`.
 func printable(_ text: some StringProtocol, limit: Int = 300) -> String {
     var shown = ""
+    var count = 0
     for scalar in text.unicodeScalars {
-        if shown.unicodeScalars.count == limit { return shown + "…" }
         let isControl =
-            scalar.value < 0x20 || (0x7f...0x9f).contains(scalar.value) || (0x202a...0x202e).contains(scalar.value)
-            || (0x2066...0x2069).contains(scalar.value) || (0x2028...0x2029).contains(scalar.value)
-        shown.unicodeScalars.append(isControl ? " " : scalar)
+            scalar.value < 0x20 || (0x7f...0x9f).contains(scalar.value) || (0x2028...0x202e).contains(scalar.value)
+            || (0x2066...0x2069).contains(scalar.value)
+        let next: Unicode.Scalar = isControl ? " " : scalar
+        if next == " " && (shown.isEmpty || shown.hasSuffix(" ")) { continue }
+        if count == limit { return shown + "…" }
+        shown.unicodeScalars.append(next)
+        count += 1
     }
+    while shown.hasSuffix(" ") { shown.removeLast() }
     return shown
 }

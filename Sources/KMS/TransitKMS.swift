@@ -51,7 +51,7 @@ public struct TransitKMS: KeyManagementService {
         self.key = key
         kekID = (namespace.map { $0 + "/" } ?? "") + "\(mount)/\(key)"
         self.tokens = CredentialCache(tokens, time: time)
-        channel = KMSChannel(provider: .openbao, http: http, timeout: timeout)
+        channel = KMSChannel(provider: .openbao, http: http, timeout: timeout, time: time)
     }
 
     /// datakey/wrapped: the DEK's plaintext stays with the server.

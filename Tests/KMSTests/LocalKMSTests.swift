@@ -185,7 +185,7 @@ import Testing
 
 @Suite struct PrintableTests {
     @Test func keepsTheOtherSidesTextOnOneLine() {
-        #expect(printable("a\nb\u{1b}[31mc\u{202e}") == "a b [31mc ")
+        #expect(printable("a\nb\u{1b}[31mc\u{202e}") == "a b [31mc")
         #expect(printable(String(repeating: "x", count: 1000)).count == 301)
     }
 }

@@ -5,7 +5,11 @@ import Testing
 
 /// A context of a cluster whose id repeats one byte.
 func testContext(cluster: UInt8 = 1, epoch: UInt32, purpose: String = KeyContext.traffic) -> KeyContext {
-    KeyContext(clusterID: Array(repeating: cluster, count: 16), epoch: epoch, purpose: purpose)!
+    guard let context = KeyContext(clusterID: Array(repeating: cluster, count: 16), epoch: epoch, purpose: purpose)
+    else {
+        fatalError("no context")
+    }
+    return context
 }
 
 /// Expects a typed error of a kind, with a text in its message.
@@ -30,7 +34,8 @@ final class TemporaryFolder: Sendable {
 
     init() {
         var template = Array("/tmp/xdp-encryptor-kms-XXXXXX".utf8CString)
-        root = String(cString: mkdtemp(&template)!)
+        guard let path = mkdtemp(&template) else { fatalError("no temporary folder") }
+        root = String(cString: path)
     }
 
     deinit {
