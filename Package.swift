@@ -72,10 +72,11 @@ let package = Package(
         .target(name: "Lab", dependencies: ["BPF", "Netlink"], swiftSettings: swiftSettings),
 
         .executableTarget(
-            name: "keymgr", dependencies: ["Agent", "Cluster", "Datapath", "KMS", arguments, logging, lifecycle],
+            name: "keymgr",
+            dependencies: ["Agent", "Cluster", "Datapath", "KMS", "Secrets", arguments, logging, lifecycle],
             swiftSettings: swiftSettings),
         .executableTarget(
-            name: "cli", dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", arguments, logging],
+            name: "cli", dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", arguments, logging],
             swiftSettings: swiftSettings),
 
         .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),
@@ -92,7 +93,8 @@ let package = Package(
             name: "DatapathTests", dependencies: ["Datapath", "BPF", "BPFObjects", "Keys", "Netlink", "Secrets"],
             exclude: ["vectors"], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
-        .testTarget(name: "AgentTests", dependencies: ["Agent", "Cluster", "Datapath"], swiftSettings: swiftSettings),
+        .testTarget(name: "AgentTests",
+            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"], swiftSettings: swiftSettings),
         .testTarget(name: "EndToEndTests", dependencies: ["Lab", "Netlink"], swiftSettings: swiftSettings),
     ]
 )

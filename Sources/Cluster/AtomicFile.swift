@@ -13,7 +13,8 @@ public struct FileError: Error, Sendable, CustomStringConvertible {
         description = "cannot \(operation) \(path): \(errorText(errno))"
     }
 
-    init(_ description: String) {
+    /// Makes an error of a sentence.
+    public init(_ description: String) {
         self.description = description
         errno = 0
     }

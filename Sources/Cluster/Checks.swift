@@ -1,24 +1,28 @@
-internal import Keys
+public import Keys
 internal import Netlink
 
 /// An object whose values are checked beyond their types.
-protocol Checked: Codable {
+public protocol Checked: Codable {
+    /// Throws for the first value that cannot be.
     func check() throws(InvalidValue)
 }
 
 /// A value that cannot be: the key that holds it, what is wrong, what was expected.
-struct InvalidValue: Error {
-    var key: String
-    var problem: String
+public struct InvalidValue: Error {
+    /// Path of the key, such as endpoints[0].mode.
+    public var key: String
+    /// For people.
+    public var problem: String
 
-    init(_ key: String, _ problem: String) {
+    /// Makes an error.
+    public init(_ key: String, _ problem: String) {
         self.key = key
         self.problem = problem
     }
 }
 
 /// Names of objects become names of files and of folders of pins.
-func isName(_ name: some StringProtocol) -> Bool {
+public func isName(_ name: some StringProtocol) -> Bool {
     (1...100).contains(name.utf8.count) && name.utf8.first != UInt8(ascii: ".")
         && name.utf8.allSatisfy { byte in
             switch byte {
@@ -30,14 +34,16 @@ func isName(_ name: some StringProtocol) -> Bool {
         }
 }
 
-func checkName(_ name: String, _ key: String) throws(InvalidValue) {
+/// Throws unless it is a name.
+public func checkName(_ name: String, _ key: String) throws(InvalidValue) {
     guard isName(name) else {
         throw InvalidValue(
             key, "\"\(name)\" is no name; expected 1 to 100 letters, digits, '-', '.' and '_', not beginning with '.'")
     }
 }
 
-func checkNodeID(_ id: NodeID, _ key: String) throws(InvalidValue) {
+/// Throws unless it is 1 to 2^24 - 1.
+public func checkNodeID(_ id: NodeID, _ key: String) throws(InvalidValue) {
     guard nodeIDs.contains(id) else {
         throw InvalidValue(key, "\(id) is out of range; expected \(nodeIDs.lowerBound) to \(nodeIDs.upperBound)")
     }

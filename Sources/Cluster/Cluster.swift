@@ -34,7 +34,8 @@ extension Cluster: Checked {
     /// Seconds, 1 to 3600.
     public var withdrawWithin: Int64 { withdrawWithinSeconds ?? 60 }
 
-    func check() throws(InvalidValue) {
+    /// Throws for the first value that cannot be.
+    public func check() throws(InvalidValue) {
         for (key, value, range) in [
             ("epochLifetimeSeconds", epochLifetimeSeconds, Int64(60)...2_592_000),
             ("acknowledgeWithinSeconds", acknowledgeWithinSeconds, 1...3600),

@@ -26,7 +26,8 @@ public struct EncryptedEndpoint: Sendable, Hashable, Codable {
 }
 
 extension EncryptedEndpoint: Checked {
-    func check() throws(InvalidValue) {
+    /// Throws for the first value that cannot be.
+    public func check() throws(InvalidValue) {
         try checkAddresses(addresses, "addresses")
         try checkName(node, "node")
         guard networkNamespace.utf8.first == UInt8(ascii: "/"), !networkNamespace.utf8.contains(0) else {

@@ -36,7 +36,8 @@ public struct EncryptionEpoch: Sendable, Hashable, Codable {
 }
 
 extension EncryptionEpoch: Checked {
-    func check() throws(InvalidValue) {
+    /// Throws for the first value that cannot be.
+    public func check() throws(InvalidValue) {
         guard number >= 1 else { throw InvalidValue("number", "0 means \"none\"; expected a number from 1") }
         guard !wrappedDEK.bytes.isEmpty else {
             throw InvalidValue("wrappedDEK", "is empty; expected a wrapped DEK in base64")

@@ -79,13 +79,16 @@ public struct EncryptionNode: Sendable, Hashable, Codable {
     public struct Acknowledgement: Sendable, Hashable, Codable {
         /// Of the other node, at that time. An acknowledgement of another incarnation counts for nothing.
         public var incarnation: Incarnation
-        /// Of the other node's list. All of that list is in force, and keys for every epoch in `epochs` are installed.
+        /// Of the other node's list: all of it is in force.
         public var revision: UInt32
+        /// Epochs for which keys with that incarnation of the other node are installed, both ways.
+        public var epochs: [Epoch]
 
         /// Makes an acknowledgement.
-        public init(incarnation: Incarnation, revision: UInt32) {
+        public init(incarnation: Incarnation, revision: UInt32, epochs: [Epoch]) {
             self.incarnation = incarnation
             self.revision = revision
+            self.epochs = epochs
         }
     }
 }
@@ -99,7 +102,8 @@ public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
 }
 
 extension EncryptionNode: Checked {
-    func check() throws(InvalidValue) {
+    /// Throws for the first value that cannot be.
+    public func check() throws(InvalidValue) {
         try checkNodeID(id, "id")
         if let lanes, !(1...65_536).contains(lanes) {
             throw InvalidValue("lanes", "\(lanes) is out of range; expected 1 to 65536")

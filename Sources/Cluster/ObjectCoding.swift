@@ -2,13 +2,15 @@ internal import FoundationEssentials
 
 /// Reads and writes objects as JSON. Wrong types and values are errors that name the key and what was expected; unknown keys are
 /// reported and ignored, so that a newer writer does not stop an older reader.
-enum ObjectCoding {
+public enum ObjectCoding {
     /// Why bytes are no such object. For people; the file is named by who knows it.
-    struct Problem: Error {
-        var description: String
+    public struct Problem: Error, CustomStringConvertible {
+        /// The key and what was expected.
+        public var description: String
     }
 
-    static func decode<Object: Checked>(
+    /// Decodes and checks.
+    public static func decode<Object: Checked>(
         _ type: Object.Type, from bytes: [UInt8]
     ) throws(Problem) -> (object: Object, unknownKeys: [String]) {
         let data = Data(bytes)
@@ -31,7 +33,8 @@ enum ObjectCoding {
         return (object, given.keys(unknownTo: known))
     }
 
-    static func encode(_ object: some Encodable) throws -> [UInt8] {
+    /// Encodes for people: indented, keys sorted, a line end at the end.
+    public static func encode(_ object: some Encodable) throws -> [UInt8] {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         return Array(try encoder.encode(object)) + [UInt8(ascii: "\n")]

@@ -30,6 +30,11 @@ public struct Snapshot: Sendable, Hashable {
     }
 }
 
+extension Snapshot {
+    /// Whether an object of a kind that is not there has surely ended: every one of them could be read.
+    public func isComplete(_ kind: ObjectKind) -> Bool { incomplete.isDisjoint(with: [kind, .cluster]) }
+}
+
 /// The kinds of objects.
 public enum ObjectKind: String, Sendable, Hashable, CaseIterable {
     /// `cluster.json`

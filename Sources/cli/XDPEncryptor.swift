@@ -21,5 +21,9 @@ struct XDPEncryptor: AsyncParsableCommand {
               0 done, 1 failed (the reason is on standard error), 64 wrong arguments
             """,
         version: "0.1.0",
-        subcommands: [DemoCommand.self])
+        subcommands: [
+            KeysCommand.self,
+            EpochCommand.self,
+            DemoCommand.self,
+        ])
 }

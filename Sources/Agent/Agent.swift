@@ -1,0 +1,215 @@
+internal import Cluster
+public import Datapath
+internal import Glibc
+public import KMS
+internal import Keys
+public import Logging
+public import ServiceLifecycle
+internal import Synchronization
+
+/// The daemon: watches the cluster directory, asks the KMS for DEKs, and reconciles at every change, and every few seconds.
+public actor Agent: Service {
+    private let configuration: AgentConfiguration
+    private let datapath: any DatapathControl
+    private let kms: any KeyManagementService
+    private let directory: RuntimeDirectory
+    private let logger: Logger
+    private let keyring = Keyring()
+    private let inbox = Inbox()
+    private var reconciler: Reconciler?
+    private var shownProblems: Set<Problem> = []
+    private var writtenStatus: AgentStatus?
+    private var writtenLeases: [DEKLifecycle.Lease] = []
+
+    /// What has arrived from outside and was not looked at yet.
+    private final class Inbox: Sendable {
+        let snapshot = Mutex<Snapshot?>(nil)
+        let wakes: AsyncStream<Void>
+        let wake: AsyncStream<Void>.Continuation
+
+        init() {
+            (wakes, wake) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+        }
+    }
+
+    /// Makes a daemon; nothing happens before `run`. The caller holds the runtime directory's lock.
+    public init(
+        configuration: AgentConfiguration, datapath: any DatapathControl, kms: any KeyManagementService,
+        directory: RuntimeDirectory, logger: Logger
+    ) {
+        self.configuration = configuration
+        self.datapath = datapath
+        self.kms = kms
+        self.directory = directory
+        self.logger = logger
+    }
+
+    /// Works until it is cancelled or shut down. The datapath stays as it is then.
+    public func run() async throws {
+        let inbox = inbox
+        let source = try DirectorySource(path: configuration.clusterDirectory) { snapshot in
+            inbox.snapshot.withLock { $0 = snapshot }
+            inbox.wake.yield()
+        }
+        defer { source.stop() }
+        let keeper = DEKKeeper(kms: kms, adopted: try adoptedLeases())
+
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await keeper.run() }
+            group.addTask { for await _ in keeper.changes { inbox.wake.yield() } }
+            group.addTask { await self.reconcileOnWakes(keeper) }
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+
+    private func reconcileOnWakes(_ keeper: DEKKeeper) async {
+        for await _ in inbox.wakes.cancelOnGracefulShutdown() {
+            guard let snapshot = inbox.snapshot.withLock({ $0 }) else { continue }
+            let pause = await reconcile(snapshot, keeper)
+            let alarm = inbox.wake
+            timer?.cancel()
+            timer = Task {
+                try? await Task.sleep(for: pause)
+                if !Task.isCancelled { alarm.yield() }
+            }
+        }
+        timer?.cancel()
+    }
+    private var timer: Task<Void, Never>?
+
+    /// Keys that the kernel holds from before go on while the KMS is asked again.
+    private func adoptedLeases() throws -> [UInt32: Duration?] {
+        let records = directory.leases.reduce(into: [:]) { $0[$1.epoch] = Duration.milliseconds($1.endMilliseconds) }
+        let held = Set(try datapath.state().associations.values.map(\.epoch))
+        return held.reduce(into: [:]) { $0.updateValue(records[$1], forKey: $1) }
+    }
+
+    /// Reconciles once and says how long to wait at most before the next time.
+    private func reconcile(_ snapshot: Snapshot, _ keeper: DEKKeeper) async -> Duration {
+        let now = Timestamp.now()
+        if reconciler == nil { reconciler = makeReconciler(snapshot) }
+        guard var reconciler else { return .seconds(1) }
+
+        var problems = snapshot.problems
+        let live = liveEpochs(snapshot, reconciler.published, now)
+        await keeper.want(wrappedDEKs(live, snapshot, &problems))
+        for epoch in live {
+            if let dek = await keeper.dek(epoch) { keyring.add(dek, epoch: epoch) }
+        }
+        keyring.keep(only: live)
+        var lapsed: Set<Epoch> = []
+        for epoch in live where await !keeper.isUsable(epoch) { lapsed.insert(epoch) }
+
+        let report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, now: now)
+        self.reconciler = reconciler
+        for change in report.changes { logger.info("done", metadata: ["change": "\(change)"]) }
+
+        let kmsStatus = await keeper.status
+        problems.formUnion(report.problems)
+        if let error = kmsStatus.error {
+            let severity: Problem.Severity = kmsStatus.severity <= .warning ? .warning : .error
+            problems.insert(Problem(severity, "kms", error.description))
+        }
+        show(problems)
+        write(report, snapshot, problems, kmsStatus.sentence, now)
+        let leases = await keeper.leases
+        if leases != writtenLeases {
+            writtenLeases = leases
+            attempt("leases.json") { try directory.write(leases) }
+        }
+
+        var pause = Duration.seconds(report.needsRetry ? 1 : 5)
+        if let next = report.nextChange {
+            // A millisecond more: the clock that wakes us is another one than the clock that is compared.
+            pause = min(pause, .milliseconds(max(1, next.milliseconds(since: now) + 1)))
+        }
+        return pause
+    }
+
+    private func makeReconciler(_ snapshot: Snapshot) -> Reconciler {
+        let (directory, name) = (directory, configuration.node)
+        let writer = DirectoryWriter(path: configuration.clusterDirectory)
+        // The copy here is what was published in this boot; the cluster's copy may be older, or somebody else's.
+        let published = directory.published ?? snapshot.nodes[name]
+        return Reconciler(
+            name: name, nodeID: configuration.nodeID, lanes: UInt32(max(1, sysconf(Int32(_SC_NPROCESSORS_CONF)))),
+            datapath: datapath, published: published
+        ) { node in
+            try directory.write(node)
+            try writer.write(node, name: name)
+        }
+    }
+
+    private func liveEpochs(_ snapshot: Snapshot, _ published: EncryptionNode?, _ now: Timestamp) -> [Epoch] {
+        guard let cluster = snapshot.cluster else { return [] }
+        var nodes = snapshot.nodes
+        nodes[configuration.node] = published
+        return EpochDecision.decide(cluster: cluster, epochs: snapshot.epochs, nodes: Array(nodes.values), now: now)
+            .live
+    }
+
+    private func wrappedDEKs(
+        _ live: [Epoch], _ snapshot: Snapshot, _ problems: inout Set<Problem>
+    ) -> [DEKKeeper.Epoch] {
+        live.compactMap { number in
+            guard let cluster = snapshot.cluster, let epoch = snapshot.epochs[number],
+                let context = KeyContext(clusterID: cluster.id.bytes, epoch: number)
+            else { return nil }
+            do throws(KMSError) {
+                let blob = try WrappedDEK(decoding: epoch.wrappedDEK.bytes, expected: kms.provider)
+                return DEKKeeper.Epoch(context: context, blob: blob)
+            } catch {
+                problems.insert(Problem(.error, "epochs/\(number).json", "wrappedDEK: \(error.message)"))
+                return nil
+            }
+        }
+    }
+
+    /// Says what is new and what is over, once each.
+    private func show(_ problems: Set<Problem>) {
+        for problem in problems.subtracting(shownProblems).sorted() {
+            logger.log(
+                level: problem.severity == .error ? .error : .warning, "problem",
+                metadata: ["object": "\(problem.object)", "what": "\(problem.message)"])
+        }
+        for problem in shownProblems.subtracting(problems).sorted() {
+            logger.notice("solved", metadata: ["object": "\(problem.object)", "what": "\(problem.message)"])
+        }
+        shownProblems = problems
+    }
+
+    private func write(
+        _ report: Reconciler.Report, _ snapshot: Snapshot, _ problems: Set<Problem>, _ kms: String, _ now: Timestamp
+    ) {
+        let published = reconciler?.published
+        var nodes = snapshot.nodes
+        nodes[configuration.node] = published
+        let slots = (report.state?.peers ?? [:]).reduce(into: [:]) { $0[$1.value.nodeID] = $1 }
+        var status = AgentStatus(
+            node: configuration.node, nodeID: configuration.nodeID, process: getpid(),
+            updated: writtenStatus?.updated ?? now,
+            epochs: AgentStatus.epochs(snapshot.epochs, states: report.decision.states, nodes: nodes),
+            peers: snapshot.nodes.filter { $0.key != configuration.node }.sorted { $0.key < $1.key }.map { name, node in
+                AgentStatus.PeerStatus(
+                    name: name, nodeID: node.id, slot: slots[node.id]?.key,
+                    acknowledged: slots[node.id]?.value.acknowledged ?? 0,
+                    epochs: node.applied[configuration.node]?.epochs ?? [],
+                    isApplied: published?.applied[name].map {
+                        $0.incarnation == node.incarnation && $0.revision == node.revision
+                    } ?? false)
+            }, kms: kms, problems: problems.sorted())
+        guard status != writtenStatus || now.milliseconds(since: status.updated) >= 60_000 else { return }
+        status.updated = now
+        writtenStatus = status
+        attempt("status.json") { try directory.write(status) }
+    }
+
+    private func attempt(_ what: String, _ body: () throws -> Void) {
+        do {
+            try body()
+        } catch {
+            logger.error("cannot write", metadata: ["file": "\(what)", "what": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,89 @@
+public import Cluster
+public import Datapath
+public import KMS
+public import Keys
+
+/// The daemon's configuration file. docs/configuration.md has every key.
+public struct AgentConfiguration: Sendable, Hashable, Codable {
+    /// Our node's name.
+    public var node: String
+    /// Our node's number, 1 to 2^24 - 1, unique in the cluster.
+    public var nodeID: NodeID
+    /// Where the cluster's objects are.
+    public var clusterDirectory: String
+    /// Who unwraps DEKs.
+    public var kms: KMSConfiguration
+    /// Folder of the pins, on a BPF file system. /sys/fs/bpf/xdp-encryptor when it is not there.
+    public var pinPath: String?
+    /// What must not outlive a reboot: lock, status, the record of what was changed in pods. /run/xdp-encryptor when it is not there.
+    public var runtimeDirectory: String?
+    /// Packets. 2048 when it is not there; changes with the next fresh start only.
+    public var replayWindow: UInt32?
+    /// trace, debug, info, notice, warning, error, critical. info when it is not there.
+    public var logLevel: String?
+
+    /// Makes a configuration with the defaults.
+    public init(node: String, nodeID: NodeID, clusterDirectory: String, kms: KMSConfiguration) {
+        self.node = node
+        self.nodeID = nodeID
+        self.clusterDirectory = clusterDirectory
+        self.kms = kms
+    }
+}
+
+extension AgentConfiguration: Checked {
+    /// Lock, status, the record of what was changed in pods.
+    public var runtime: String { runtimeDirectory ?? "/run/xdp-encryptor" }
+
+    /// What the datapath is set up with.
+    public var datapath: Datapath.Options {
+        var options = Datapath.Options(nodeID: nodeID)
+        options.pinPath = pinPath ?? options.pinPath
+        options.stateDirectory = runtime
+        options.window = replayWindow ?? options.window
+        return options
+    }
+
+    /// Throws for the first value that cannot be.
+    public func check() throws(InvalidValue) {
+        try checkName(node, "node")
+        try checkNodeID(nodeID, "nodeID")
+        for (key, path) in [
+            ("clusterDirectory", clusterDirectory), ("pinPath", pinPath ?? "/"),
+            ("runtimeDirectory", runtimeDirectory ?? "/"),
+        ] where path.utf8.first != UInt8(ascii: "/") || path.utf8.contains(0) {
+            throw InvalidValue(key, "\"\(path)\" is no absolute path; expected one that begins with /")
+        }
+        if let window = replayWindow, !(64...8192).contains(window) || window.nonzeroBitCount != 1 {
+            throw InvalidValue("replayWindow", "\(window) is out of range; expected a power of two from 64 to 8192")
+        }
+        let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+        if let logLevel, !levels.contains(logLevel) {
+            throw InvalidValue(
+                "logLevel", "\"\(logLevel)\" is no level; expected one of \(levels.joined(separator: ", "))")
+        }
+    }
+
+    /// Reads a file. Errors name the file, the key and what was expected; unknown keys come back as warnings.
+    public static func read(_ path: String) throws(ConfigurationError) -> (AgentConfiguration, warnings: [String]) {
+        do {
+            let (configuration, unknown) = try ObjectCoding.decode(Self.self, from: AtomicFile.read(path))
+            return (configuration, unknown.map { "\(path): unknown key \($0) is ignored" })
+        } catch let error as ObjectCoding.Problem {
+            throw ConfigurationError(description: "\(path): \(error.description)")
+        } catch {
+            throw ConfigurationError(description: "\(error)")
+        }
+    }
+}
+
+/// A configuration that cannot work.
+public struct ConfigurationError: Error, Sendable, CustomStringConvertible {
+    /// The file, the key, what was expected.
+    public let description: String
+
+    /// Makes an error.
+    public init(description: String) {
+        self.description = description
+    }
+}

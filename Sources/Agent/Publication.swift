@@ -1,0 +1,88 @@
+public import Cluster
+internal import Datapath
+internal import Keys
+internal import Netlink
+
+/// What our node may say of itself: exactly what the kernel holds, never what is planned. Pure.
+public func publication(_ situation: Situation) -> EncryptionNode {
+    let published = situation.published
+    var node = EncryptionNode(id: situation.nodeID, incarnation: situation.observed.incarnation)
+    node.lanes = published?.lanes
+    node.endpoints = publishedEndpoints(situation)
+    node.revision = published?.revision ?? 0
+    if node.endpoints != published?.endpoints ?? [] || node.revision < situation.seenRevision {
+        node.revision = max(situation.seenRevision + 1, situation.kernelRevision)
+    }
+    node.epochs = situation.held
+    node.sending = situation.observed.sending
+    if node.sending != 0 {
+        let isSame = published?.sending == node.sending && published?.incarnation == node.incarnation
+        node.sendingSince = isSame ? published?.sendingSince : situation.now
+    }
+    for (name, peer) in situation.peers where isApplied(peer, situation) {
+        node.applied[name] = .init(
+            incarnation: peer.incarnation, revision: peer.revision,
+            epochs: situation.live.filter { situation.hasKeys(name, peer, epoch: $0) })
+    }
+    return node
+}
+
+private func publishedEndpoints(_ situation: Situation) -> [EncryptionNode.PublishedEndpoint] {
+    let published = situation.publishedHere
+    let desired = situation.desiredHere
+    var list: [EncryptionNode.PublishedEndpoint] = []
+    for name in Set(published.keys).union(desired.keys).sorted() {
+        let before = published[name]
+        let addresses = (desired[name]?.addresses ?? before?.addresses ?? []).sorted()
+        let entries = addresses.compactMap { address -> (since: UInt32, until: UInt32, entry: EndpointEntry)? in
+            guard let entry = situation.observed.endpoints[address], case .local(let since, let until) = entry.place,
+                since != .max
+            else { return nil }
+            return (since, until, entry)
+        }
+        guard !entries.isEmpty, let since = entries.map(\.since).max(), let until = entries.map(\.until).max() else {
+            continue
+        }
+        if let endpoint = desired[name] {
+            // A new entry needs programs that are whole; one that is published stays so while they are repaired.
+            let isNew = since > situation.seenRevision
+            let isListed = before?.state == .ready && before?.since == since
+            guard entries.count == addresses.count, !entries.contains(where: \.entry.withdrawing),
+                isListed || (isNew && situation.observed.attachments[name]?.isWhole == true)
+            else { continue }
+            list.append(.init(name: name, addresses: addresses, mode: endpoint.mode, state: .ready, since: since))
+        } else if let before {
+            if entries.allSatisfy(\.entry.withdrawing) {
+                list.append(
+                    .init(
+                        name: name, addresses: addresses, mode: before.mode, state: .withdrawing, since: since,
+                        until: until, withdrawnAt: before.withdrawnAt ?? situation.now))
+            } else {
+                list.append(before)
+            }
+        }
+    }
+    return list
+}
+
+/// Whether all of a peer's list is in force here.
+private func isApplied(_ peer: EncryptionNode, _ situation: Situation) -> Bool {
+    guard let slot = situation.slots[peer.id] else { return false }
+    let observed = situation.observed
+    var listed: Set<IPAddress> = []
+    for endpoint in peer.endpoints {
+        for address in endpoint.addresses {
+            listed.insert(address)
+            guard let claim = situation.remote.claims[address], let entry = observed.endpoints[address] else {
+                return false
+            }
+            // An address that somebody else holds: applied as the conflict was resolved.
+            if claim.nodeID != peer.id || entry.isLocal { continue }
+            let wanted = EndpointEntry(place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
+            guard entry == wanted else { return false }
+        }
+    }
+    return observed.endpoints.allSatisfy { address, entry in
+        entry.place != .remote(slot: slot) || listed.contains(address)
+    }
+}

@@ -1,0 +1,226 @@
+public import Cluster
+public import Datapath
+public import Keys
+
+/// Brings one node's kernel where the cluster's objects want it, and publishes what is there: plans, applies, looks again, until
+/// nothing is left to do.
+///
+/// It keeps nothing that matters: killed at any instruction, another one continues from what the kernel and the node object say.
+public struct Reconciler {
+    /// Where the node object is written. Throws when it could not be.
+    public typealias Publish = @Sendable (EncryptionNode) throws -> Void
+
+    /// What a reconciliation came to.
+    public struct Report: Sendable {
+        /// What was done, in order.
+        public var changes: [Change] = []
+        /// What a person should know.
+        public var problems: Set<Problem> = []
+        /// What the kernel holds now; nil when it could not be read.
+        public var state: DatapathState?
+        /// Where the epochs stand.
+        public var decision = EpochDecision()
+        /// When time alone asks for another reconciliation, if ever.
+        public var nextChange: Timestamp?
+        /// Something did not work: try again soon.
+        public var needsRetry = false
+    }
+
+    private let name: String
+    private let nodeID: NodeID
+    private let datapath: any DatapathControl
+    private let publish: Publish
+    private let lanes: UInt32?
+    /// Our node object as it was written last.
+    public private(set) var published: EncryptionNode?
+    private var unreachable: Set<String> = []
+    private var renewals = Renewals()
+
+    /// Between writing and looking again there are a few passes; more than these mean that two rules contradict each other.
+    private static let maximumPasses = 24
+
+    /// `published` is what this node wrote last, if that is still known: the copy in the runtime directory, or the node's object.
+    public init(
+        name: String, nodeID: NodeID, lanes: UInt32? = nil, datapath: any DatapathControl, published: EncryptionNode?,
+        publish: @escaping Publish
+    ) {
+        self.name = name
+        self.nodeID = nodeID
+        self.lanes = lanes
+        self.datapath = datapath
+        self.published = published
+        self.publish = publish
+    }
+
+    /// Reconciles once. `lapsed` are epochs that the KMS does not let us use.
+    public mutating func reconcile(
+        _ snapshot: Snapshot, keyring: Keyring, lapsed: Set<Epoch> = [], now: Timestamp
+    ) -> Report {
+        var report = Report()
+        var snapshot = snapshot
+        retryUnreachable(snapshot)
+        var isBlocked = false
+        for _ in 0..<Self.maximumPasses {
+            if let published { snapshot.nodes[name] = published }
+            let observed: DatapathState
+            do throws(DatapathError) {
+                observed = try datapath.state()
+            } catch {
+                report.problems.insert(Problem(.error, "kernel", error.message))
+                report.needsRetry = true
+                return report
+            }
+            let situation = Situation(
+                name: name, nodeID: nodeID, snapshot: snapshot, observed: observed, published: published,
+                keyring: keyring, lapsed: lapsed, unreachable: unreachable, now: now)
+            let plan = plan(situation)
+            report.state = observed
+            report.decision = situation.decision
+            report.nextChange = plan.nextChange
+            if !plan.changes.isEmpty, !isBlocked {
+                // After a failure: no second attempt in this round, but what is there may be published.
+                isBlocked = !apply(plan.changes, keyring: keyring, now: now, &report)
+                continue
+            }
+            report.problems.formUnion(plan.problems)
+            if snapshot.cluster == nil { return report }
+            var node = publication(situation)
+            node.lanes = lanes
+            if node == published { return report }
+            do {
+                try publish(node)
+                published = node
+            } catch {
+                report.problems.insert(
+                    Problem(.error, "nodes/\(name).json", "\(error); other nodes do not see what has changed here"))
+                report.needsRetry = true
+                return report
+            }
+        }
+        if !isBlocked {
+            report.problems.insert(
+                Problem(.error, "agent", "no end after \(Self.maximumPasses) passes; this is a bug, please report it"))
+        }
+        report.needsRetry = true
+        return report
+    }
+
+    /// Applies changes in order. Returns false when something failed; what stands on its own is still done.
+    private mutating func apply(
+        _ changes: [Change], keyring: Keyring, now: Timestamp, _ report: inout Report
+    ) -> Bool {
+        var isGood = true
+        for change in changes {
+            do throws(DatapathError) {
+                try apply(change, keyring: keyring)
+                report.changes.append(change)
+            } catch {
+                if case .attach(let pod) = change, error.code == .interfaceGone {
+                    // No failure of ours: the plan without it follows.
+                    unreachable.insert(pod.name)
+                    continue
+                }
+                isGood = false
+                report.needsRetry = true
+                if error.code == .keyUsedBefore, renew(now, &report) { return true }
+                report.problems.insert(Problem(.error, change.object, "\(change) failed: \(error.message)"))
+            }
+        }
+        return isGood
+    }
+
+    private func apply(_ change: Change, keyring: Keyring) throws(DatapathError) {
+        switch change {
+        case .setEndpoint(let address, let entry): try datapath.setEndpoint(address, entry)
+        case .removeEndpoint(let address): try datapath.removeEndpoint(address)
+        case .setPeer(let slot, let peer): try datapath.setPeer(slot: slot, peer)
+        case .removePeer(let slot): try datapath.removePeer(slot: slot)
+        case .setStrictCIDRs(let prefixes): try datapath.setStrictCIDRs(prefixes)
+        case .setStrictEtherType(let strict): try datapath.setStrictEtherType(strict)
+        case .install(let id, let peer, let context):
+            let key: TrafficKey?
+            do throws(KeyError) {
+                key = try keyring.key(context)
+            } catch {
+                throw DatapathError(.failed, error.description)
+            }
+            guard let key else { throw DatapathError(.failed, "the DEK of epoch \(context.epoch) is not here") }
+            let installed = AssociationKey(
+                epoch: context.epoch, peerNodeID: peer, spi: key.spi, keyID: key.keyID, key: key.key)
+            try datapath.install(installed, at: id)
+        case .removeAssociation(let id): try datapath.removeAssociation(id)
+        case .setSending(let epoch): try datapath.setSending(epoch: epoch)
+        case .setEpochFloor(let epoch): try datapath.setEpochFloor(epoch)
+        case .attach(let pod): _ = try datapath.attach(pod)
+        case .detach(let name): try datapath.detach(name: name)
+        }
+    }
+
+    /// A key of ours was in use before: its counters are gone, so all keys of this incarnation end here.
+    private mutating func renew(_ now: Timestamp, _ report: inout Report) -> Bool {
+        guard renewals.isAllowed(now) else {
+            report.problems.insert(
+                Problem(
+                    .error, "kernel",
+                    "keys that were in use before are asked for again and again; a node's object goes back and forth. New ones follow at \(renewals.next)"
+                ))
+            return false
+        }
+        do throws(DatapathError) {
+            let incarnation = try datapath.renewIncarnation()
+            report.problems.insert(
+                Problem(
+                    .warning, "kernel",
+                    "a key that was in use before was asked for; all keys were made anew under incarnation \(incarnation)"
+                ))
+            return true
+        } catch {
+            report.problems.insert(Problem(.error, "kernel", "renewing the incarnation failed: \(error.message)"))
+            return false
+        }
+    }
+
+    /// Namespaces come and go without a sign: those that were missing are tried again, each time.
+    private mutating func retryUnreachable(_ snapshot: Snapshot) {
+        for name in unreachable {
+            guard let endpoint = snapshot.endpoints[name], endpoint.node == self.name else {
+                unreachable.remove(name)
+                continue
+            }
+            let pod = PodInterface(
+                name: name, networkNamespace: endpoint.networkNamespace, interface: endpoint.interface)
+            do throws(DatapathError) {
+                _ = try datapath.attach(pod)
+                unreachable.remove(name)
+            } catch {
+                if error.code != .interfaceGone { unreachable.remove(name) }
+            }
+        }
+    }
+}
+
+/// How often an incarnation may be renewed: at once, then after 1, 2, 4 to 60 seconds, until there was quiet for ten minutes.
+private struct Renewals {
+    private(set) var next = Timestamp(milliseconds: .min)
+    private var pause: Int64 = 1
+
+    mutating func isAllowed(_ now: Timestamp) -> Bool {
+        guard now >= next else { return false }
+        if next.milliseconds != .min {
+            pause = now.milliseconds - next.milliseconds > 600_000 ? 1 : min(pause * 2, 60)
+        }
+        next = now.adding(seconds: pause)
+        return true
+    }
+}
+
+extension Change {
+    /// What a problem with it is about.
+    var object: String {
+        switch self {
+        case .attach(let pod): "endpoints/\(pod.name).json"
+        case .detach(let name): "endpoints/\(name).json"
+        default: "kernel"
+        }
+    }
+}

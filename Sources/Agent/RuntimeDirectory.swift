@@ -1,0 +1,89 @@
+public import Cluster
+internal import Glibc
+internal import KMS
+internal import FoundationEssentials
+
+/// What the daemon keeps until the next boot: the lock, its node object as published, leases, and status for people.
+public struct RuntimeDirectory: Sendable {
+    /// The directory.
+    public let path: String
+
+    /// Makes the directory (mode 0750) if it is not there; its parent must be.
+    public init(path: String) throws(FileError) {
+        self.path = path
+        guard mkdir(path, 0o750) == 0 || errno == EEXIST else { throw FileError("make", path, errno: errno) }
+    }
+
+    /// The node object that was published last, if it was.
+    var published: EncryptionNode? {
+        guard let bytes = try? AtomicFile.read("\(path)/node.json"),
+            let decoded = try? ObjectCoding.decode(EncryptionNode.self, from: bytes)
+        else { return nil }
+        return decoded.object
+    }
+
+    func write(_ node: EncryptionNode) throws {
+        try AtomicFile.write(ObjectCoding.encode(node), to: "\(path)/node.json")
+    }
+
+    func write(_ status: AgentStatus) throws {
+        try AtomicFile.write(ObjectCoding.encode(status), to: "\(path)/status.json")
+    }
+
+    /// Leases of this boot: their times are the boot's clock.
+    var leases: [DEKLifecycle.Lease] {
+        guard let bytes = try? AtomicFile.read("\(path)/leases.json"),
+            let record = try? JSONDecoder().decode(Leases.self, from: Data(bytes)), record.boot == Self.boot
+        else { return [] }
+        return record.leases
+    }
+
+    func write(_ leases: [DEKLifecycle.Lease]) throws {
+        try AtomicFile.write(
+            ObjectCoding.encode(Leases(boot: Self.boot, leases: leases)), to: "\(path)/leases.json", mode: 0o600)
+    }
+
+    private struct Leases: Codable {
+        var boot: String
+        var leases: [DEKLifecycle.Lease]
+    }
+
+    private static let boot: String = {
+        // Files of procfs tell no size.
+        guard let file = fopen("/proc/sys/kernel/random/boot_id", "re") else { return "unknown" }
+        defer { fclose(file) }
+        var buffer = [UInt8](repeating: 0, count: 36)
+        let count = fread(&buffer, 1, buffer.count, file)
+        return String(decoding: buffer[..<count], as: UTF8.self)
+    }()
+}
+
+/// The right to be the one daemon that works on a node's pins: held as long as this value lives, and let go of by the kernel when
+/// the process ends, however it ends.
+public struct RuntimeLock: ~Copyable, Sendable {
+    private let fd: Int32
+
+    /// Takes the lock, or throws who holds it.
+    public init(_ directory: RuntimeDirectory) throws(FileError) {
+        let path = "\(directory.path)/lock"
+        let fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o640)
+        guard fd >= 0 else { throw FileError("open", path, errno: errno) }
+        guard flock(fd, LOCK_EX | LOCK_NB) == 0 else {
+            let error = errno
+            defer { close(fd) }
+            guard error == EWOULDBLOCK else { throw FileError("lock", path, errno: error) }
+            var buffer = [UInt8](repeating: 0, count: 16)
+            let count = max(0, pread(fd, &buffer, buffer.count, 0))
+            let holder = String(decoding: buffer[..<count], as: UTF8.self)
+            throw FileError(
+                "another ebpf-xdp-keymgr\(holder.isEmpty ? "" : " (process \(holder))") works with \(directory.path); stop it first, or give this one a runtimeDirectory and a pinPath of its own"
+            )
+        }
+        self.fd = fd
+        let text = Array("\(getpid())".utf8)
+        ftruncate(fd, 0)
+        _ = pwrite(fd, text, text.count, 0)
+    }
+
+    deinit { close(fd) }
+}

@@ -1,0 +1,181 @@
+public import Cluster
+public import Datapath
+public import Keys
+internal import Netlink
+
+/// Everything that planning looks at: a value.
+public struct Situation: Sendable {
+    /// Our node's name.
+    public var name: String
+    /// Our node's number.
+    public var nodeID: NodeID
+    /// What is desired, and what other nodes say.
+    public var snapshot: Snapshot
+    /// What the kernel holds.
+    public var observed: DatapathState
+    /// Our node object as it was written last.
+    public var published: EncryptionNode?
+    /// DEKs.
+    public var keyring: Keyring
+    /// Epochs that the KMS no longer lets us use, or not yet.
+    public var lapsed: Set<Epoch>
+    /// Endpoints of ours whose namespace or interface is not there.
+    public var unreachable: Set<String>
+    /// The wall clock.
+    public var now: Timestamp
+
+    /// The epochs' decision for all nodes.
+    public let decision: EpochDecision
+    /// Other nodes that can be spoken with.
+    let peers: [String: EncryptionNode]
+    /// Numbers that two names claim: nothing is changed for them.
+    let frozen: Set<NodeID>
+    /// Slots of node numbers. A number that stands in two slots (it should not) has the lower one.
+    let slots: [NodeID: UInt32]
+    /// What other nodes' lists come to.
+    let remote: RemoteEndpoints
+    /// What is odd about nodes.
+    let nodeProblems: Set<Problem>
+
+    /// Puts a situation together and decides about epochs.
+    public init(
+        name: String, nodeID: NodeID, snapshot: Snapshot, observed: DatapathState, published: EncryptionNode?,
+        keyring: Keyring, lapsed: Set<Epoch> = [], unreachable: Set<String> = [], now: Timestamp
+    ) {
+        self.name = name
+        self.nodeID = nodeID
+        self.snapshot = snapshot
+        self.observed = observed
+        self.published = published
+        self.keyring = keyring
+        self.lapsed = lapsed
+        self.unreachable = unreachable
+        self.now = now
+
+        let others = snapshot.nodes.filter { $0.key != name }
+        var problems: Set<Problem> = []
+        var namesByID: [NodeID: [String]] = [nodeID: [name]]
+        for (other, node) in others { namesByID[node.id, default: []].append(other) }
+        let conflicts = namesByID.filter { $0.value.count > 1 }
+        for (id, names) in conflicts {
+            let text = names.sorted().joined(separator: " and ")
+            for name in names {
+                problems.insert(
+                    Problem(
+                        .error, "nodes/\(name).json",
+                        "id: \(id) is the number of \(text); no keys are installed for them until each has its own"))
+            }
+        }
+        frozen = Set(conflicts.keys)
+        peers = others.filter { conflicts[$0.value.id] == nil }
+        nodeProblems = problems
+        slots = observed.peers.reduce(into: [:]) { slots, peer in
+            slots[peer.value.nodeID] = min(peer.key, slots[peer.value.nodeID] ?? .max)
+        }
+        remote = RemoteEndpoints(peers: peers, observed: observed)
+
+        if let cluster = snapshot.cluster {
+            var nodes = Array(others.values.filter { conflicts[$0.id] == nil })
+            if let published, conflicts[nodeID] == nil { nodes.append(published) }
+            decision = .decide(cluster: cluster, epochs: snapshot.epochs, nodes: nodes, now: now)
+        } else {
+            // Without the cluster's object nothing new begins; what has expired ends all the same.
+            decision = .decide(cluster: Cluster(id: .random()), epochs: snapshot.epochs, nodes: [], now: now)
+        }
+    }
+}
+
+extension Situation {
+    /// Two names claim our own number.
+    var isFrozen: Bool { frozen.contains(nodeID) }
+
+    /// Live epochs that may have keys here: none that were ended before.
+    var live: [Epoch] {
+        snapshot.cluster == nil ? [] : decision.live.filter { $0 >= observed.epochFloor && !lapsed.contains($0) }
+    }
+
+    /// Live epochs whose DEK is here.
+    var usable: [Epoch] { live.filter { keyring.dek($0) != nil } }
+
+    /// The context of the key from or to a peer.
+    func context(_ direction: Direction, peer: EncryptionNode, epoch: Epoch) -> TrafficContext? {
+        guard let cluster = snapshot.cluster else { return nil }
+        let own = NodeIdentity(id: nodeID, incarnation: observed.incarnation)
+        let other = NodeIdentity(id: peer.id, incarnation: peer.incarnation)
+        switch direction {
+        case .send: return TrafficContext(cluster: cluster.id, epoch: epoch, sender: own, receiver: other)
+        case .receive: return TrafficContext(cluster: cluster.id, epoch: epoch, sender: other, receiver: own)
+        }
+    }
+
+    /// Whether the kernel holds exactly the right keys of an epoch for a peer, both ways.
+    ///
+    /// Without the DEK (a restart while the KMS does not answer) fingerprints cannot be made. Then what we said of the same two
+    /// incarnations before still holds, if the keys are there.
+    func hasKeys(_ name: String, _ peer: EncryptionNode, epoch: Epoch) -> Bool {
+        guard let slot = slots[peer.id] else { return false }
+        let isKnown = keyring.dek(epoch) != nil
+        if !isKnown {
+            guard published?.incarnation == observed.incarnation, let before = published?.applied[name],
+                before.incarnation == peer.incarnation, before.epochs.contains(epoch)
+            else { return false }
+        }
+        return Direction.allCases.allSatisfy { direction in
+            guard let context = context(direction, peer: peer, epoch: epoch),
+                let installed = observed.associations[AssociationID(slot: slot, direction: direction, epoch: epoch)]
+            else { return false }
+            return installed.epoch == epoch && installed.peerNodeID == peer.id
+                && (!isKnown || installed.keyID == keyring.fingerprint(context))
+        }
+    }
+
+    /// Live epochs that we can receive under from every node that we know.
+    var held: [Epoch] {
+        live.filter { epoch in
+            (keyring.dek(epoch) != nil || published?.epochs.contains(epoch) == true)
+                && peers.allSatisfy { hasKeys($0.key, $0.value, epoch: epoch) }
+        }
+    }
+
+    /// The highest revision of our list that anybody may have seen: what was written, and what peers say that they saw of this
+    /// incarnation (our own file may have been lost).
+    var seenRevision: UInt32 {
+        let acknowledged = snapshot.nodes.values.compactMap { node -> UInt32? in
+            guard let acknowledgement = node.applied[name], acknowledgement.incarnation == observed.incarnation,
+                acknowledgement.revision < 1 << 31
+            else { return nil }
+            return acknowledgement.revision
+        }
+        return max(published?.revision ?? 0, acknowledged.max() ?? 0)
+    }
+
+    /// The highest revision that the kernel waits for.
+    var kernelRevision: UInt32 {
+        observed.endpoints.values.reduce(0) { highest, entry in
+            guard case .local(let since, let until) = entry.place else { return highest }
+            return max(highest, since == .max ? 0 : since, until)
+        }
+    }
+
+    /// The revision of our list that a peer has in force; 0 when it has none of this incarnation.
+    func acknowledged(by peer: EncryptionNode) -> UInt32 {
+        guard let acknowledgement = peer.applied[name], acknowledgement.incarnation == observed.incarnation,
+            acknowledgement.revision <= published?.revision ?? 0
+        else { return 0 }
+        return acknowledgement.revision
+    }
+
+    /// The same for sending: 0 also when the peer has no keys of the epoch that we send with.
+    func sendable(to peer: EncryptionNode) -> UInt32 {
+        guard observed.sending == 0 || peer.applied[name]?.epochs.contains(observed.sending) == true else { return 0 }
+        return acknowledged(by: peer)
+    }
+
+    /// Endpoints that shall be protected here.
+    var desiredHere: [String: EncryptedEndpoint] { snapshot.endpoints.filter { $0.value.node == name } }
+
+    /// Our endpoints as they were published.
+    var publishedHere: [String: EncryptionNode.PublishedEndpoint] {
+        (published?.endpoints ?? []).reduce(into: [:]) { $0[$1.name] = $1 }
+    }
+}

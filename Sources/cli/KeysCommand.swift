@@ -1,0 +1,102 @@
+import Agent
+import ArgumentParser
+import Cluster
+import Glibc
+import KMS
+import Keys
+import Netlink
+
+/// `xdp-encryptor keys`.
+struct KeysCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "keys", abstract: "Makes what a cluster's keys begin with.", subcommands: [Initialise.self])
+
+    /// `xdp-encryptor keys init`.
+    struct Initialise: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "init",
+            abstract: "Makes a KEK file, and a cluster directory with its first epoch.",
+            discussion: """
+                For provider local. Nothing that exists is overwritten: what is there already is kept and named, so that the \
+                command may be repeated.
+
+                EXAMPLES
+                  xdp-encryptor keys init --kek-file /etc/xdp-encryptor/kek
+                  xdp-encryptor keys init --kek-file /etc/xdp-encryptor/kek --cluster-directory /srv/xdp-encryptor \\
+                      --strict-cidr 10.244.0.0/16 --strict-cidr fd00:244::/48
+
+                Copy the KEK file to every node (mode 0600), and make the cluster directory visible to all of them.
+
+                EXIT STATUS
+                  0 done, or everything was there already; 1 failed (the reason is on standard error), 64 wrong arguments
+                """)
+
+        @Option(help: "The KEK file to make, mode 0600.")
+        var kekFile: String
+
+        @Option(help: "The cluster directory to make or complete.")
+        var clusterDirectory: String?
+
+        @Option(
+            name: .customLong("strict-cidr"),
+            help: "Pod addresses: packets of protected pods to unknown ones of these are dropped. May be repeated.")
+        var strictCIDRs: [String] = []
+
+        func run() async throws {
+            do {
+                try makeKEKFile()
+                if let clusterDirectory {
+                    try await makeCluster(clusterDirectory)
+                } else if !strictCIDRs.isEmpty {
+                    throw ValidationError("--strict-cidr needs --cluster-directory")
+                }
+            } catch let error as KMSError {
+                throw Failure.exit("keys init: \(error.message)")
+            } catch let error as FileError {
+                throw Failure.exit("keys init: \(error)")
+            } catch let error as IPParseError {
+                throw ValidationError("--strict-cidr: \(error)")
+            } catch let error as EpochOpening.Refusal {
+                throw Failure.exit("keys init: \(error)")
+            }
+        }
+
+        private func makeKEKFile() throws {
+            var status = stat()
+            guard lstat(kekFile, &status) != 0 else { return print("kept \(kekFile)") }
+            try LocalKMS.createKEKFile(at: kekFile)
+            print("made \(kekFile)")
+        }
+
+        private func makeCluster(_ path: String) async throws {
+            let prefixes = try strictCIDRs.map { try IPPrefix($0) }
+            for folder in [path] + ObjectKind.allCases.compactMap(\.folder).map({ "\(path)/\($0)" }) {
+                guard mkdir(folder, 0o750) == 0 || errno == EEXIST else {
+                    throw FileError("make", folder, errno: errno)
+                }
+            }
+            do throws(FileError) {
+                try DirectoryWriter(path: path).create(Cluster(id: .random(), strictCIDRs: prefixes))
+                print("made \(path)/cluster.json")
+            } catch {
+                guard error.errno == EEXIST else { throw error }
+                print("kept \(path)/cluster.json")
+            }
+            var reader = DirectoryReader(path: path)
+            let snapshot = reader.scan()
+            guard snapshot.epochs.isEmpty, snapshot.isComplete(.epochs) else { return print("kept \(path)/epochs") }
+            let epoch = try await EpochOpening(directory: path, kms: LocalKMS(kekFile: kekFile)).open(snapshot)
+            print("made \(path)/epochs/\(epoch.number).json")
+        }
+    }
+}
+
+/// How a command ends that could not do its work.
+enum Failure {
+    /// Says why on standard error.
+    static func exit(_ sentence: String, code: Int32 = 1) -> ExitCode {
+        let bytes = Array("xdp-encryptor: \(sentence)\n".utf8)
+        _ = write(2, bytes, bytes.count)
+        return ExitCode(code)
+    }
+}
