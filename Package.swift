@@ -95,6 +95,7 @@ let package = Package(
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(name: "AgentTests",
             dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"], swiftSettings: swiftSettings),
-        .testTarget(name: "EndToEndTests", dependencies: ["Lab", "Netlink"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["Lab", "Netlink", "Datapath", "Keys", "Secrets"], swiftSettings: swiftSettings),
     ]
 )

@@ -149,7 +149,7 @@ public final class Encryption: Sendable {
             """
             {"node": "node-\(node.number)", "nodeID": \(node.number), "clusterDirectory": "\(cluster)",
              "pinPath": "\(pins(node))", "runtimeDirectory": "\(runtime)",
-             "kms": {"provider": "local", "kekFile": "\(kek ?? self.kek)"}}
+             "kms": {"provider": "local", "local": {"kekFile": "\(kek ?? self.kek)"}}}
 
             """)
         let daemon = try lab.start(

@@ -11,7 +11,7 @@ It knows the keys, so it can also make authentic packets, on lanes that no CPU h
     replay       authentic packets, each sent again
     captured     packets that pass the interface now, each sent again at once
     aged         packets that passed the interface more than a window ago
-    flip:FIELD   one bit of FIELD turned over, checksums as they were; see --list
+    flip:FIELD   one bit of FIELD turned over, checksums as they were; "all" takes every field in turn
     forge:FIELD  the same, with checksums made right again
     cleartext    plain packets from a protected address
     unknown-spi  sealed under a key that nobody has
@@ -24,6 +24,7 @@ Prints {"sent": N, "expected": {VERDICT: packets}} as JSON. Expectations come fr
 
 import argparse
 import collections
+import errno
 import ipaddress
 import json
 import os
@@ -75,40 +76,36 @@ def fields(version, protocol):
 
 
 class Injector:
-    def __init__(self, options):
-        self.options = options
-        with open(options.keys) as file:
-            self.description = json.load(file)
-        knowledge = Knowledge(self.description)
-        self.receiver = Receiver(knowledge, options.to_node, options.strict_cidr, options.window)
+    """Makes packets of a kind, notes what must become of each, and gives them to `transmit`."""
+
+    def __init__(self, options, knowledge, receiver, transmit, source_mac):
+        self.options, self.receiver, self.transmit = options, receiver, transmit
         # The epoch that is in use: the highest.
         self.key = max((key for keys in knowledge.keys.values() for key in keys
                         if (key.sender, key.receiver) == (options.from_node, options.to_node)), key=lambda key: key.epoch)
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 32 << 20)
-        self.socket.bind((options.interface, 0))
         self.dice = random.Random(options.seed)
-        # Two fresh lanes for each run: nobody else's windows are touched.
-        self.lane = 1000 + 2 * (int.from_bytes(os.urandom(2), "big") % 30000)
+        # Lanes that no CPU has, fresh ones for each run: nobody else's windows are touched.
+        self.lane = 1000 + self.dice.randrange(64000)
         self.counter = 0
         self.expected, self.sent = collections.Counter(), 0
         self.version = ipaddress.ip_address(options.source).version
-        mac = bytes.fromhex(options.mac.replace(":", ""))
         kind = wire.ETHERTYPE_IPV4 if self.version == 4 else wire.ETHERTYPE_IPV6
-        self.link = mac + self.socket.getsockname()[4] + struct.pack(">H", kind)
+        self.link = bytes.fromhex(options.mac.replace(":", "")) + source_mac + struct.pack(">H", kind)
 
     def send(self, frame):
-        """Sends, and notes what must become of it."""
-        self.expected[self.receiver.verdict(frame)] += 1
+        verdict = self.receiver.verdict(frame)
+        self.expected[verdict] += 1
         self.sent += 1
-        while True:
-            try:
-                self.socket.send(frame)
-                return
-            except OSError as problem:  # the queue is full
-                if problem.errno != 105:
-                    raise
-                time.sleep(0.001)
+        self.transmit(frame, verdict)
+
+    def run(self, kind):
+        """One of the kinds above."""
+        name, _, field = kind.partition(":")
+        if name in ("flip", "forge"):
+            for each in fields(self.version, wire.parse(self.plain()).protocol) if field == "all" else [field]:
+                self.flip(each, name == "forge")
+        else:
+            getattr(self, name.replace("-", "_"))()
 
     def plain(self, size=40):
         protocol = {"tcp": wire.TCP, "udp": wire.UDP}.get(
@@ -176,7 +173,7 @@ class Injector:
     def again(self, frame, verdict):
         self.expected[verdict] += 1
         self.sent += 1
-        self.socket.send(frame)
+        self.transmit(frame, verdict)
 
     def captured(self):
         """Each packet 20 times, right after it has passed; that is far less than a window ago."""
@@ -238,34 +235,50 @@ class Injector:
             self.send(self.link + self.dice.randbytes(number % 200))
 
 
+def sender(interface):
+    """What transmits on an interface, and the interface's address."""
+    device = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    device.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 32 << 20)
+    device.bind((interface, 0))
+
+    def transmit(frame, _):
+        while True:
+            try:
+                device.send(frame)
+                return
+            except OSError as problem:
+                if problem.errno != errno.ENOBUFS:  # the queue is full
+                    raise
+                time.sleep(0.001)
+
+    return transmit, device.getsockname()[4]
+
+
+def parser():
+    options = argparse.ArgumentParser(description="Send packets that must be refused.")
+    options.add_argument("kind")
+    options.add_argument("--keys")
+    options.add_argument("--interface")
+    options.add_argument("--mac", default="02:00:00:00:00:0b")
+    options.add_argument("--from", dest="from_node", type=int, required=True)
+    options.add_argument("--to", dest="to_node", type=int, required=True)
+    options.add_argument("--source", required=True)
+    options.add_argument("--destination", required=True)
+    options.add_argument("--protocol", choices=["tcp", "udp", "echo"], default="udp")
+    options.add_argument("--strict-cidr", action="append", default=[])
+    options.add_argument("--window", type=int, default=2048)
+    options.add_argument("--count", type=int, default=100)
+    options.add_argument("--seed", type=int, default=None)
+    return options
+
+
 def main():
-    parser = argparse.ArgumentParser(description="Send packets that must be refused.")
-    parser.add_argument("kind")
-    parser.add_argument("--list", action="store_true", help="list the fields of flip: and forge: as JSON")
-    parser.add_argument("--keys", required=True)
-    parser.add_argument("--interface", required=True)
-    parser.add_argument("--mac", required=True)
-    parser.add_argument("--from", dest="from_node", type=int, required=True)
-    parser.add_argument("--to", dest="to_node", type=int, required=True)
-    parser.add_argument("--source", required=True)
-    parser.add_argument("--destination", required=True)
-    parser.add_argument("--protocol", choices=["tcp", "udp", "echo"], default="udp")
-    parser.add_argument("--strict-cidr", action="append", default=[])
-    parser.add_argument("--window", type=int, default=2048)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    injector = Injector(options)
-    kind, _, field = options.kind.partition(":")
-    all_fields = fields(injector.version, wire.parse(injector.plain()).protocol)
-    if options.list:
-        print(json.dumps(list(all_fields)))
-        return 0
-    if kind in ("flip", "forge"):
-        for each in all_fields if field == "all" else [field]:
-            injector.flip(each, kind == "forge")
-    else:
-        getattr(injector, kind.replace("-", "_"))()
+    options = parser().parse_args()
+    with open(options.keys) as file:
+        knowledge = Knowledge(json.load(file))
+    receiver = Receiver(knowledge, options.to_node, options.strict_cidr, options.window)
+    injector = Injector(options, knowledge, receiver, *sender(options.interface))
+    injector.run(options.kind)
     print(json.dumps({"sent": injector.sent, "expected": dict(injector.expected)}))
     return 0
 
