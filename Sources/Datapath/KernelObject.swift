@@ -14,6 +14,12 @@ struct KernelMaps: ~Copyable, Sendable {
     let events: BPFMap
     let keyUses: BPFMap
 
+    /// Their names in the source.
+    static let names = [
+        "config", "endpoints", "peers", "associations", "lanes", "windows", "strict_cidrs", "verdicts", "events",
+        "key_uses",
+    ]
+
     /// Gets each by its name in the source.
     init(_ open: (String) throws(BPFError) -> BPFMap) throws(BPFError) {
         // Locals first: a value that owns descriptors cannot be left half made.
@@ -66,8 +72,6 @@ public enum KernelProgram: String, Sendable, CaseIterable {
 }
 
 /// Opens the embedded object and loads it: new maps, chosen programs, and `config` written. Nothing is pinned.
-///
-/// `reusing` names maps that exist already; those are taken as they are.
 func loadObject(
     options: Datapath.Options, programs: [KernelProgram]
 ) throws(DatapathError) -> BPFObject {

@@ -42,6 +42,11 @@ public struct IPAddress: Hashable, Sendable {
     /// Whether this is an IPv4 address.
     public var isIPv4: Bool { high == 0 && low >> 32 == Self.mappedPrefix >> 32 }
 
+    /// Whether it is valid on its own link only: fe80::/10 or 169.254.0.0/16.
+    public var isLinkLocal: Bool {
+        isIPv4 ? low & 0xffff_0000 == 0xa9fe_0000 : high >> 54 == 0xfe80 >> 6
+    }
+
     /// All 16 bytes, network byte order.
     public var bytes: [UInt8] {
         (0..<16).map { UInt8(truncatingIfNeeded: ($0 < 8 ? high : low) >> (56 - 8 * UInt64($0 & 7))) }

@@ -19,3 +19,13 @@ extension String {
         self = String(decoding: bytes, as: UTF8.self)
     }
 }
+
+/// Runs a shell command and returns its standard output, or nil when it failed.
+@discardableResult
+func shell(_ line: String) -> String? {
+    guard let pipe = popen(line, "re") else { return nil }
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 1 << 14)
+    while case let count = fread(&buffer, 1, buffer.count, pipe), count > 0 { bytes += buffer[..<count] }
+    return pclose(pipe) == 0 ? String(decoding: bytes, as: UTF8.self) : nil
+}

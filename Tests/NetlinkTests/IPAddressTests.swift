@@ -43,6 +43,15 @@ import Testing
         #expect(IPAddress(bytes: [1, 2, 3]) == nil)
     }
 
+    @Test func linkLocal() throws {
+        for (text, expected) in [
+            ("fe80::1", true), ("febf::", true), ("fec0::", false), ("fe7f::", false), ("169.254.1.1", true),
+            ("169.255.0.0", false),
+        ] {
+            #expect(try IPAddress(text).isLinkLocal == expected, "\(text)")
+        }
+    }
+
     @Test func ordersByNumber() throws {
         let sorted = try ["10.0.0.2", "fd00::1", "10.0.0.10", "9.255.255.255"].map { try IPAddress($0) }.sorted()
         #expect(sorted.map(\.description) == ["9.255.255.255", "10.0.0.2", "10.0.0.10", "fd00::1"])
