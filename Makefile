@@ -13,10 +13,10 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SWIFT_SOURCES := Sources Tests Plugins Package.swift
 TEST_LOG := .build/test.log
 
-.PHONY: help setup build release test demo rss fmt check clean
+.PHONY: help setup build release test test-e2e demo rss fmt check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install Debian and PyPI packages that are missing, mount the BPF file system (repeatable)
 	@command -v swift > /dev/null || { echo "setup: swift is not in PATH; install Swift 6.3 from https://www.swift.org/install/linux/" >&2; exit 1; }
@@ -51,6 +51,9 @@ test: ## run all tests; those that need root or the kernel say so when they are 
 	@echo; echo "Known answers that ran in the kernel:"; grep -a '^CAVP' $(TEST_LOG) | sed 's/^/  /' || echo "  none"
 	@echo "Skipped:"; grep -aE 'skipped' $(TEST_LOG) | sed -E 's/^[^A-Za-z]*/  /' || echo "  none"
 	@grep -aE 'Test run with' $(TEST_LOG) | tail -1
+
+test-e2e: ## the end-to-end tests at full size: 1 GiB files, 10,000 injected packets of each kind, 50 rotations (needs root)
+	XE_E2E_FULL=1 swift test --filter EndToEndTests < /dev/null
 
 demo: ## two nodes with a pod each, real packets, a capture, and an independent decoder
 	swift build
