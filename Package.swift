@@ -90,7 +90,8 @@ let package = Package(
             dependencies: ["KMS", "CloudIdentity", "Secrets", crypto, .product(name: "NIOPosix", package: "swift-nio")]
                 + nio, swiftSettings: swiftSettings),
         .testTarget(
-            name: "DatapathTests", dependencies: ["Datapath", "BPF", "BPFObjects", "Keys", "Netlink", "Secrets"],
+            name: "DatapathTests",
+            dependencies: ["Datapath", "BPF", "BPFObjects", "CLibBPF", "CSys", "Keys", "Netlink", "Secrets", crypto],
             exclude: ["vectors"], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(name: "AgentTests",

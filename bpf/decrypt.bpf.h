@@ -11,13 +11,16 @@ XE_INLINE __u32 xe_receive_cleartext(const struct xe_packet *p, const struct xe_
 {
 	struct xe_endpoint *destination = bpf_map_lookup_elem(&endpoints, &p->destination);
 
+	/* Damaged or changed on the way: its addresses mean nothing. */
+	if (p->problem == XE_DROP_CHECKSUM)
+		return XE_DROP_CHECKSUM;
 	/* The other end of this packet is not protected: nothing was to be encrypted. */
 	if (!destination || !(destination->flags & XE_ENDPOINT_LOCAL))
 		return XE_PASS_UNPROTECTED;
 	if ((source->flags | destination->flags) & XE_ENDPOINT_WITHDRAWING)
 		return XE_PASS_WITHDRAWING;
 	if ((source->flags | destination->flags) & XE_ENDPOINT_STRICT)
-		return p->problem == XE_DROP_MALFORMED || p->problem == XE_DROP_CHECKSUM ? p->problem : XE_DROP_CLEARTEXT;
+		return p->problem == XE_DROP_MALFORMED ? XE_DROP_MALFORMED : XE_DROP_CLEARTEXT;
 	return XE_PASS_CLEARTEXT;
 }
 

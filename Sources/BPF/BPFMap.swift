@@ -115,6 +115,22 @@ extension BPFMap {
         try check(bpf_map_update_elem(fd, &key, &value, flags), "update \(label)")
     }
 
+    /// Writes the values of all CPUs that can ever be there, by CPU number.
+    public borrowing func updatePerCPU<K: BitwiseCopyable, V: BitwiseCopyable>(
+        _ key: K, _ values: [V]
+    ) throws(BPFError) {
+        try expect(key: K.self, value: V.self)
+        var key = key
+        let cpus = try BPFMap.possibleCPUs()
+        precondition(values.count == cpus, "one value for each of \(cpus) CPUs")
+        let stride = (MemoryLayout<V>.size + 7) & ~7
+        try withUnsafeTemporaryAllocation(byteCount: stride * cpus, alignment: 16) { (bytes) throws(BPFError) in
+            bytes.initializeMemory(as: UInt8.self, repeating: 0)
+            for cpu in 0..<cpus { bytes.storeBytes(of: values[cpu], toByteOffset: cpu * stride, as: V.self) }
+            try check(bpf_map_update_elem(fd, &key, bytes.baseAddress, 0), "update \(label)")
+        }
+    }
+
     /// Sets the values of all CPUs to zero bytes.
     public borrowing func clearPerCPU<K: BitwiseCopyable>(_ key: K) throws(BPFError) {
         try expect(key: K.self)

@@ -6,7 +6,7 @@ public import Netlink
 /// The kernel's programs in maps of their own: nothing is pinned or attached, and everything ends with this value. For known
 /// answers, benchmarks and tests; a node's traffic goes through a `Datapath`.
 public final class KernelInstance: Sendable {
-    private let tables: Tables
+    let tables: Tables
     private let programs: [KernelProgram: Loaded]
     private let window: UInt32
 

@@ -62,8 +62,6 @@ public enum KernelProgram: String, Sendable, CaseIterable {
     case gcm = "xe_gcm"
     /// tcx, for devices without XDP.
     case encryptTC = "xe_encrypt_tc"
-    /// tcx, for devices without XDP.
-    case decryptTC = "xe_decrypt_tc"
     /// For benchmarks.
     case floor = "xe_floor"
 
