@@ -12,6 +12,7 @@ let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto"
 let cryptoExtras: Target.Dependency = .product(name: "CryptoExtras", package: "swift-crypto")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let http: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let nio: [Target.Dependency] = [
@@ -73,10 +74,11 @@ let package = Package(
 
         .executableTarget(
             name: "keymgr",
-            dependencies: ["Agent", "Cluster", "Datapath", "KMS", "Secrets", arguments, logging, lifecycle],
+            dependencies: ["Agent", "Cluster", "Datapath", "KMS", "Secrets", arguments, logging, lifecycle, signals],
             swiftSettings: swiftSettings),
         .executableTarget(
-            name: "cli", dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", arguments, logging],
+            name: "cli",
+            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", arguments, logging],
             swiftSettings: swiftSettings),
 
         .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),
@@ -94,9 +96,12 @@ let package = Package(
             dependencies: ["Datapath", "BPF", "BPFObjects", "CLibBPF", "CSys", "Keys", "Netlink", "Secrets", crypto],
             exclude: ["vectors"], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
-        .testTarget(name: "AgentTests",
-            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["Lab", "Netlink", "Datapath", "Keys", "Secrets"], swiftSettings: swiftSettings),
+            name: "AgentTests",
+            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"],
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["Lab", "Netlink", "Datapath", "Keys", "Secrets"],
+            swiftSettings: swiftSettings),
     ]
 )

@@ -96,7 +96,8 @@ public struct EpochDecision: Sendable, Hashable {
         let moved = nodes.filter { $0.sending >= next.number }
         guard !moved.isEmpty else { return nil }
         let deadline = next.acknowledgeBy.adding(seconds: stragglerSeconds)
-        guard nodes.allSatisfy({ $0.sending == 0 || $0.sending >= next.number }) else { return deadline }
+        // A node that sends with nothing yet may just be about to send with the older one: it is waited for too.
+        guard moved.count == nodes.count else { return deadline }
         let last = moved.compactMap(\.sendingSince).max() ?? next.notBefore
         return min(last.adding(seconds: drain), deadline)
     }

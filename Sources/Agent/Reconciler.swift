@@ -33,6 +33,7 @@ public struct Reconciler {
     private let lanes: UInt32?
     /// Our node object as it was written last.
     public private(set) var published: EncryptionNode?
+    private var publishedAt = Timestamp(milliseconds: 0)
     private var unreachable: Set<String> = []
     private var renewals = Renewals()
 
@@ -57,6 +58,7 @@ public struct Reconciler {
         _ snapshot: Snapshot, keyring: Keyring, lapsed: Set<Epoch> = [], now: Timestamp
     ) -> Report {
         var report = Report()
+        let seen = snapshot.nodes[name]
         var snapshot = snapshot
         retryUnreachable(snapshot)
         var isBlocked = false
@@ -86,10 +88,25 @@ public struct Reconciler {
             if snapshot.cluster == nil { return report }
             var node = publication(situation)
             node.lanes = lanes
-            if node == published { return report }
+            if node == published {
+                if seen == node || seen == nil && !snapshot.isComplete(.nodes) { return report }
+                // What was read may be older than what was written; later than that it was somebody else.
+                report.needsRetry = true
+                guard now >= publishedAt.adding(seconds: 1) else { return report }
+                if let seen, publishedAt.milliseconds != 0 {
+                    report.problems.insert(
+                        Problem(
+                            .error, "nodes/\(name).json",
+                            "somebody else has written it (incarnation \(seen.incarnation)); it is written again. Do two nodes have this name?"
+                        ))
+                }
+            }
             do {
                 try publish(node)
+                let isAgain = node == published
                 published = node
+                publishedAt = now
+                if isAgain { return report }
             } catch {
                 report.problems.insert(
                     Problem(.error, "nodes/\(name).json", "\(error); other nodes do not see what has changed here"))
@@ -201,12 +218,12 @@ public struct Reconciler {
 
 /// How often an incarnation may be renewed: at once, then after 1, 2, 4 to 60 seconds, until there was quiet for ten minutes.
 private struct Renewals {
-    private(set) var next = Timestamp(milliseconds: .min)
+    private(set) var next = Timestamp(milliseconds: 0)
     private var pause: Int64 = 1
 
     mutating func isAllowed(_ now: Timestamp) -> Bool {
         guard now >= next else { return false }
-        if next.milliseconds != .min {
+        if next.milliseconds != 0 {
             pause = now.milliseconds - next.milliseconds > 600_000 ? 1 : min(pause * 2, 60)
         }
         next = now.adding(seconds: pause)

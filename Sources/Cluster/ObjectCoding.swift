@@ -67,7 +67,7 @@ public enum ObjectCoding {
             {
                 return "\(key): \(number) is out of range; expected a whole number that fits"
             }
-            if context.codingPath.isEmpty { return "is not valid JSON: \(context.debugDescription)" }
+            if context.codingPath.isEmpty { return "is not valid JSON; is it half written?" }
             return "\(path(context))\(context.debugDescription)"
         @unknown default:
             return "is not valid"

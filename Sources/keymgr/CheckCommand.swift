@@ -1,0 +1,68 @@
+import Agent
+import ArgumentParser
+import Cluster
+import KMS
+import Keys
+
+/// `ebpf-xdp-keymgr check`.
+struct CheckCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check",
+        abstract:
+            "Reads the configuration and the cluster directory, asks the KMS, and says what is wrong. Changes nothing.",
+        discussion: """
+            EXAMPLE
+              ebpf-xdp-keymgr check --config /etc/xdp-encryptor/keymgr.json
+
+            EXIT STATUS
+              0 in order (warnings do not count), 1 an object or the KMS is not, 78 the configuration cannot work
+            """)
+
+    @OptionGroup var file: ConfigurationOption
+
+    func run() async throws {
+        let configuration = try file.read()
+        let kms: any KeyManagementService
+        do throws(KMSError) {
+            kms = try configuration.kms.makeService(environment: processEnvironment)
+        } catch {
+            throw Exit.configuration("\(file.path): \(error.message)")
+        }
+        var isGood = true
+        func report(_ severity: Problem.Severity, _ sentence: String) {
+            say("\(severity.rawValue): \(sentence)")
+            if severity == .error { isGood = false }
+        }
+
+        var reader = DirectoryReader(path: configuration.clusterDirectory)
+        let snapshot = reader.scan()
+        for problem in snapshot.problems.sorted() {
+            report(problem.severity, "\(configuration.clusterDirectory)/\(problem)")
+        }
+        for (name, node) in snapshot.nodes.sorted(by: { $0.key < $1.key })
+        where node.id == configuration.nodeID && name != configuration.node {
+            report(.error, "\(file.path): nodeID: \(node.id) is the number of \(name); each node needs its own")
+        }
+        do throws(KMSError) {
+            try await kms.checkHealth()
+            if let cluster = snapshot.cluster {
+                for epoch in snapshot.epochs.values.sorted(by: { $0.number < $1.number }) where .now() < epoch.notAfter
+                {
+                    guard let context = KeyContext(clusterID: cluster.id.bytes, epoch: epoch.number) else { continue }
+                    do throws(KMSError) {
+                        let blob = try WrappedDEK(decoding: epoch.wrappedDEK.bytes, expected: kms.provider)
+                        _ = try await kms.unwrap(blob, for: context)
+                    } catch {
+                        report(.error, "\(configuration.clusterDirectory)/epochs/\(epoch.number).json: \(error)")
+                    }
+                }
+            }
+        } catch {
+            report(.error, "\(error)")
+        }
+        guard isGood else { throw ExitCode(1) }
+        print(
+            "in order: node \(configuration.node), \(snapshot.nodes.count) nodes, \(snapshot.endpoints.count) endpoints, "
+                + "\(snapshot.epochs.count) epochs, KMS \(kms.provider.rawValue)")
+    }
+}

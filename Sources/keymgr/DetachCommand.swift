@@ -1,0 +1,37 @@
+import Agent
+import ArgumentParser
+import Cluster
+import Datapath
+
+/// `ebpf-xdp-keymgr detach`.
+struct DetachCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "detach",
+        abstract: "Removes everything from this node: programs, keys, pins; puts offloads and routes back.",
+        discussion: """
+            Stop the daemon first. Protected pods talk in clear afterwards, and nodes that still expect encryption drop that: \
+            remove the node's endpoints from the cluster directory before, and wait until `xdp-encryptor status` shows none.
+
+            EXAMPLE
+              ebpf-xdp-keymgr detach --config /etc/xdp-encryptor/keymgr.json
+            """)
+
+    @OptionGroup var file: ConfigurationOption
+
+    func run() async throws {
+        let configuration = try file.read()
+        let lock: RuntimeLock
+        do throws(FileError) {
+            lock = try RuntimeLock(RuntimeDirectory(path: configuration.runtime))
+        } catch {
+            throw Exit.running("\(error)")
+        }
+        do throws(DatapathError) {
+            try Datapath.removeAll(
+                pinPath: configuration.datapath.pinPath, stateDirectory: configuration.datapath.stateDirectory)
+        } catch {
+            throw Exit.failure(error.message)
+        }
+        _ = consume lock
+    }
+}

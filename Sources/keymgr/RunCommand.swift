@@ -1,0 +1,76 @@
+import Agent
+import ArgumentParser
+import Cluster
+import Datapath
+import KMS
+import Logging
+import Secrets
+import ServiceLifecycle
+import UnixSignals
+
+/// `ebpf-xdp-keymgr run`.
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Works until SIGTERM or SIGINT; the datapath goes on without it.",
+        discussion: """
+            Loads the programs, or picks up those that an earlier run has left; watches the cluster directory; keeps keys, \
+            endpoints and attachments as they should be. Killed at any moment, the next run continues.
+
+            EXAMPLE
+              ebpf-xdp-keymgr run --config /etc/xdp-encryptor/keymgr.json
+            """)
+
+    @OptionGroup var file: ConfigurationOption
+
+    func run() async throws {
+        let hardening = ProcessHardening.apply()
+        let configuration = try file.read()
+        let level = configuration.logLevel.flatMap { Logger.Level(rawValue: $0) } ?? .info
+        let logger = Logger(label: "keymgr") { _ in LineLogHandler(level: level) }
+        for warning in hardening.warnings {
+            logger.warning("weaker than it could be", metadata: ["what": "\(warning)"])
+        }
+
+        let kms: any KeyManagementService
+        do throws(KMSError) {
+            kms = try configuration.kms.makeService(environment: processEnvironment)
+        } catch {
+            throw Exit.configuration("\(file.path): \(error.message)")
+        }
+        let directory: RuntimeDirectory
+        do throws(FileError) {
+            directory = try RuntimeDirectory(path: configuration.runtime)
+        } catch {
+            throw Exit.configuration("\(file.path): runtimeDirectory: \(error)")
+        }
+        let lock: RuntimeLock
+        do throws(FileError) {
+            lock = try RuntimeLock(directory)
+        } catch {
+            throw Exit.running("\(error)")
+        }
+        let datapath: Datapath
+        let state: DatapathState
+        do throws(DatapathError) {
+            datapath = try Datapath(options: configuration.datapath)
+            state = try datapath.state()
+        } catch {
+            throw Exit.failure(error.message)
+        }
+        for warning in datapath.warnings { logger.warning("datapath", metadata: ["what": "\(warning)"]) }
+        logger.notice(
+            datapath.isFresh ? "started afresh" : "picked up the pins of an earlier run",
+            metadata: [
+                "node": "\(configuration.node)", "id": "\(configuration.nodeID)", "kms": "\(kms.provider.rawValue)",
+                "secrets": "\(hardening.storage.rawValue)", "incarnation": "\(state.incarnation)",
+            ])
+        let agent = Agent(
+            configuration: configuration, datapath: datapath, kms: kms, directory: directory, logger: logger)
+        let group = ServiceGroup(
+            configuration: .init(services: [agent], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        try await group.run()
+        logger.notice("stopped; the datapath goes on")
+        _ = consume lock
+    }
+}
