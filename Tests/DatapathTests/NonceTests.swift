@@ -201,8 +201,7 @@ struct NonceTests {
     }
 
     private func holds(_ haystack: [UInt8], _ needle: [UInt8]) -> Bool {
-        haystack.withUnsafeBytes { bytes in
-            needle.withUnsafeBytes { csys_contains(bytes.baseAddress!, bytes.count, $0.baseAddress!, $0.count) != 0 }
-        }
+        // Passing arrays as pointers keeps them alive for the call.
+        csys_contains(haystack, haystack.count, needle, needle.count) != 0
     }
 }
