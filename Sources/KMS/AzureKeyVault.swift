@@ -172,9 +172,23 @@ public final class AzureKeyVault: KeyManagementService {
         let tokens = try await tokenCache()
         return try await channel.withFreshCredential(tokens) { (token) throws(KMSError) in
             let answer = try await channel.send(request(method, path, body, token: token))
-            guard answer.status == 200 else { throw refusal(answer) }
+            guard answer.status == 200 else {
+                let error = refusal(answer)
+                guard error.kind == .keyNotFound else { throw error }
+                throw await deletion(token) ?? error
+            }
             return try channel.json(answer)
         }
+    }
+
+    /// A deleted key is "not found" like one that never was; the vault's list of deleted keys tells them apart.
+    private func deletion(_ token: BearerToken) async -> KMSError? {
+        guard let answer = try? await channel.send(request("GET", "/deletedkeys/\(keyName)", nil, token: token)),
+            answer.status == 200
+        else { return nil }
+        return KMSError(
+            .pendingDeletion, .azure,
+            "key \(kekID) has been deleted and waits to be purged; recover it, or move to another key now")
     }
 
     private func request(_ method: String, _ path: String, _ body: JSONWriter?, token: BearerToken?) -> HTTPCall {
@@ -260,9 +274,7 @@ public final class AzureKeyVault: KeyManagementService {
         case ("Forbidden", _):
             return error(.denied, "Check the vault's access policy or role assignments, and its firewall.")
         case ("KeyNotFound", _), ("NotFound", _):
-            return said.contains("deleted") && !said.contains("recently deleted this key you may")
-                ? error(.pendingDeletion, "Recover the key, or move to another now.")
-                : error(.keyNotFound, "Check kms.azure.vault and kms.azure.key.")
+            return error(.keyNotFound, "Check kms.azure.vault and kms.azure.key; if the key was deleted, recover it.")
         case ("Unauthorized", _):
             return said.contains("AKV10022") || said.contains("audience")
                 ? error(.denied, "The token is for another resource; check kms.azure.resource.")
