@@ -80,7 +80,9 @@ final class FakeDatapath: DatapathControl {
     }
     func install(_ key: AssociationKey, at id: AssociationID) throws(DatapathError) {
         try change("install") { (inner) throws(DatapathError) in
-            guard key.epoch >= inner.state.epochFloor else { throw DatapathError(.failed, "epoch \(key.epoch) is over") }
+            guard key.epoch >= inner.state.epochFloor else {
+                throw DatapathError(.failed, "epoch \(key.epoch) is over")
+            }
             guard inner.state.associations[id] == nil else { throw DatapathError(.failed, "\(id) is taken") }
             guard inner.state.peers[id.slot]?.nodeID == key.peerNodeID else {
                 throw DatapathError(.failed, "slot \(id.slot) is not node \(key.peerNodeID)")

@@ -158,10 +158,15 @@ final class World {
                     key.epoch == state.sending
                 else { continue }
                 let theirs = other.kernel.now
-                // A peer that has begun afresh cannot keep what it had promised before.
-                guard let published = node.copy.current ?? objects[node.name]?.current,
-                    promise(of: other, to: node, in: node.view) == theirs.incarnation,
-                    published.incarnation == state.incarnation
+                // A peer that has begun afresh since cannot keep what it had promised before.
+                guard let dek = deks[state.sending],
+                    let wanted = try? TrafficKey.fingerprint(
+                        dek: dek,
+                        context: TrafficContext(
+                            cluster: cluster.id, epoch: state.sending,
+                            sender: NodeIdentity(id: node.id, incarnation: state.incarnation),
+                            receiver: NodeIdentity(id: other.id, incarnation: theirs.incarnation))),
+                    wanted == key.keyID
                 else { continue }
                 for (address, entry) in state.endpoints {
                     guard case .local(let since, let until) = entry.place, peer.acknowledged >= since,
@@ -183,10 +188,5 @@ final class World {
             }
         }
         return broken
-    }
-
-    /// The incarnation of `other` that `node` believes in.
-    private func promise(of other: Node, to node: Node, in view: Snapshot) -> Incarnation? {
-        view.nodes[other.name]?.incarnation
     }
 }
