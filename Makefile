@@ -10,14 +10,14 @@ DEBIAN_PACKAGES := bpftool ca-certificates ethtool iperf3 iproute2 iputils-ping 
 PYPI_PACKAGES := cryptography cryptography_vectors pytest
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-SWIFT_SOURCES := Sources Tests Plugins Package.swift
+SWIFT_SOURCES := Sources Tests Plugins Package.swift Benchmarks/Sources Benchmarks/Tests Benchmarks/Package.swift
 TEST_LOG := .build/test.log
 KMS_LOG := .build/test-kms.log
 
 .PHONY: help setup setup-kms build release test test-kms test-e2e demo rss fmt check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install Debian and PyPI packages that are missing, mount the BPF file system (repeatable)
 	@command -v swift > /dev/null || { echo "setup: swift is not in PATH; install Swift 6.3 from https://www.swift.org/install/linux/" >&2; exit 1; }
@@ -92,5 +92,7 @@ check: ## complain about Swift sources that `make fmt` would change, and about s
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
 	bash -n .ci/run
 
+include Benchmarks/bench.mk
+
 clean: ## remove what was built; packages stay
-	rm -rf .build
+	rm -rf .build Benchmarks/.build

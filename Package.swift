@@ -25,6 +25,10 @@ let package = Package(
     products: [
         .executable(name: "ebpf-xdp-keymgr", targets: ["keymgr"]),
         .executable(name: "xdp-encryptor", targets: ["cli"]),
+        // For the package in Benchmarks/.
+        .library(name: "Lab", targets: ["Lab"]),
+        .library(name: "BPF", targets: ["BPF"]),
+        .library(name: "Datapath", targets: ["Datapath"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -53,13 +53,18 @@ public final class Encryption: Sendable {
 
     /// Makes a cluster of the lab's nodes and pods, with one epoch, and starts nothing yet.
     ///
-    /// - Parameter mode: `strict` or `permissive`, of all endpoints.
-    public init(_ lab: Lab, mode: String = "strict", acknowledgeWithinSeconds: Int = 5, drainSeconds: Int = 1) throws {
+    /// - Parameters:
+    ///   - mode: `strict` or `permissive`, of all endpoints.
+    ///   - programs: the folder with ebpf-xdp-keymgr and xdp-encryptor; nil looks for it.
+    public init(
+        _ lab: Lab, mode: String = "strict", acknowledgeWithinSeconds: Int = 5, drainSeconds: Int = 1,
+        programs: String? = nil
+    ) throws {
         self.lab = lab
         cluster = lab.directory + "/cluster"
         kek = lab.directory + "/kek"
         keys = lab.directory + "/keys.json"
-        programs = try Self.findPrograms()
+        self.programs = try programs ?? Self.findPrograms()
         for folder in [lab.pins, cluster, cluster + "/nodes", cluster + "/endpoints", cluster + "/epochs"] {
             guard mkdir(folder, 0o700) == 0 else { throw LabError("cannot make \(folder)") }
         }

