@@ -197,6 +197,9 @@ public final class Lab: Sendable {
             lines.append(
                 "nsenter --net=\(host.path) sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
                     + " net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1")
+            // Without a word: ICMP errors of the node's would be packets that nobody has asked for.
+            lines.append("ip -n \(host.name) route add blackhole default")
+            lines.append("ip -n \(host.name) -6 route add blackhole default")
             for pod in node.pods { lines += commands(for: pod, on: host) }
         }
         if let bridge {

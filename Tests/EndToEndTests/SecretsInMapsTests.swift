@@ -12,7 +12,7 @@ extension EndToEnd {
                 for family in [4, 6] { try traffic.run("file", family: family, "--bytes", "500000") }
                 try bench.encryption.refreshKeys()
                 var maps = 0
-                for node in bench.nodes {
+                for node in bench.nodes.prefix(size(1, full: 2)) {
                     let dump = bench.lab.directory + "/dump-\(node.number).json"
                     for path in bench.encryption.allPins(node) {
                         let outcome = try bench.lab.run(["bpftool", "-j", "map", "dump", "pinned", path])
@@ -28,7 +28,7 @@ extension EndToEnd {
                         #expect(found.status == 0, "\(path): \(found.output)\(found.errors)")
                     }
                 }
-                #expect(maps >= 2 * 8, "\(bench.encryption.allPins(bench.nodes[0]))")
+                #expect(maps >= size(1, full: 2) * 8, "\(bench.encryption.allPins(bench.nodes[0]))")
             }
         }
 

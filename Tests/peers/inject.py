@@ -215,10 +215,10 @@ class Injector:
             self.send(self.plain(size=number % 100))
 
     def unknown_spi(self):
+        unknown = [self.key.spi ^ other << 24 for other in range(1, 0x7F)]
+        unknown = [spi for spi in unknown if spi not in self.receiver.keys]
         for _ in self.count():
-            key = wire.TrafficKey(os.urandom(32), self.key.spi ^ (1 + self.dice.randrange(0x7E)) << 24, 0, 0, 0, b"")
-            if key.spi not in self.receiver.keys:
-                self.send(self.sealed(key=key))
+            self.send(self.sealed(key=wire.TrafficKey(os.urandom(32), self.dice.choice(unknown), 0, 0, 0, b"")))
 
     def spoofed(self):
         for _ in self.count():

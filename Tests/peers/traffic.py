@@ -148,14 +148,14 @@ def payload(size, marker, number):
 
 
 def sizes(options):
-    """Every size once over UDP and once as one TCP segment. UDP is sent again when lost, at most five times: counted."""
+    """Every size once over UDP and once as one TCP segment. UDP is sent again when lost, a few times: counted."""
     wrong, lost, again = [], [], 0
     with socket.socket(family(options.address), socket.SOCK_DGRAM) as datagrams:
         datagrams.settimeout(1)
         datagrams.connect((options.address, UDP_PORT))
         for size in range(options.first, options.last + 1):
             sent = payload(size, options.marker, size)
-            for attempt in range(5):
+            for _ in range(options.attempts):
                 datagrams.send(sent)
                 try:
                     if datagrams.recv(65536) != sent:
@@ -322,6 +322,7 @@ def main():
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--last", type=int, default=1400)
+    parser.add_argument("--attempts", type=int, default=5)
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=0)
