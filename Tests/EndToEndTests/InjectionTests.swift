@@ -83,7 +83,7 @@ extension EndToEnd {
                         for change in ["flip:all", "forge:all"] {
                             try inject(
                                 change, bench, at: .veth, source: sender, protocol: name, family: family,
-                                count: size(60, full: 10_000))
+                                count: size(16, full: 10_000))
                         }
                     }
                 }

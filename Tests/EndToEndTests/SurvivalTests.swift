@@ -16,7 +16,7 @@ extension EndToEnd {
                 let incarnations = try bench.nodes.map { try bench.encryption.object($0)?.incarnation }
                 let report = try bench.decoding {
                     let stream = try traffic.start("stream", family: 4, "--rate", "500")
-                    let iperfServer = try bench.lab.start(["iperf3", "-s", "-1"], in: server.namespace)
+                    let iperfServer = try bench.lab.start(["iperf3", "-s", "-1", "--forceflush"], in: server.namespace)
                     try wait(for: "iperf3 to listen", until: .seconds(10)) { iperfServer.output.contains("listening") }
                     // Slow enough for the capture to be decoded in a reasonable time.
                     let iperf = try bench.lab.start(

@@ -105,6 +105,8 @@ class Receiver:
 
     @staticmethod
     def cleartext(to_us, problem):
+        if problem == "checksum":  # its addresses mean nothing
+            raise wire.Refused("checksum")
         if not to_us:
             return "pass_unprotected"
-        raise wire.Refused(problem if problem in ("malformed", "checksum") else "cleartext")
+        raise wire.Refused("malformed" if problem == "malformed" else "cleartext")
