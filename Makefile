@@ -81,9 +81,11 @@ test-kms: .venv-kms/ready ## run the KMS tests with everything: servers, officia
 	@grep -aE '^(SERVER|FLEET|SIGV4|OFFICIAL|CANARY)' $(KMS_LOG)
 	@grep -aE 'Test run with' $(KMS_LOG) | tail -1
 
-demo: ## two nodes with a pod each, real packets, a capture, and an independent decoder
+demo: ## two nodes with a pod each, real packets, a capture, and an independent decoder (KMS=aws|gcp|azure|openbao)
 	swift build
-	$(SUDO) .build/debug/xdp-encryptor demo < /dev/null
+	$(if $(filter-out local,$(KMS)),$(MAKE) -s setup-kms)
+	$(SUDO) $(if $(filter-out local,$(KMS)),$(KMS_PYTHON) Tests/kms/servers.py) \
+		.build/debug/xdp-encryptor demo $(if $(filter-out local,$(KMS)),--kms $(KMS)) < /dev/null
 
 fmt: ## format the Swift sources
 	swift format --in-place --recursive $(SWIFT_SOURCES)

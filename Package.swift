@@ -70,7 +70,9 @@ let package = Package(
         .target(name: "Cluster", dependencies: ["CSys", "Keys", "Netlink", logging], swiftSettings: swiftSettings),
         .target(
             name: "Agent",
-            dependencies: ["Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle],
+            dependencies: [
+                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle,
+            ],
             swiftSettings: swiftSettings),
 
         // Two nodes with a pod each, in network namespaces: the demo and the end-to-end tests run on it.
@@ -82,7 +84,9 @@ let package = Package(
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "cli",
-            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", arguments, logging],
+            dependencies: [
+                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", "Secrets", arguments, logging,
+            ],
             swiftSettings: swiftSettings),
 
         .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),

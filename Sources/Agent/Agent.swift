@@ -93,7 +93,7 @@ public actor Agent: Service {
 
         var problems = snapshot.problems
         let live = liveEpochs(snapshot, reconciler.published, now)
-        await keeper.want(wrappedDEKs(live, snapshot, &problems))
+        await keeper.want(wrappedDEKs(live, snapshot, &problems), nodes: snapshot.nodes.count)
         for epoch in live {
             if let dek = await keeper.dek(epoch) { keyring.add(dek, epoch: epoch) }
         }

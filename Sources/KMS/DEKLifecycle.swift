@@ -15,8 +15,7 @@ public struct DEKLifecycle: Sendable {
         public var renewal: ClosedRange<Double>
         /// What an epoch that the kernel holds at our start gets, if no record says more: it is not known how old it is.
         public var adoption: Duration
-        /// The first request for a new epoch waits up to this long, so that nodes do not ask all at once. 10 ms for each node of the
-        /// cluster is a good value.
+        /// The first request for a new epoch waits up to this long for each node of the cluster: they all hear of it at once.
         public var spread: Duration
         /// How the KMS is spared.
         public var gate: KMSGate.Policy
@@ -25,7 +24,7 @@ public struct DEKLifecycle: Sendable {
         public init(
             ttl: Duration = .seconds(86400), renewal: ClosedRange<Double> = 0.45...0.55,
             adoption: Duration = .seconds(3600),
-            spread: Duration = .zero, gate: KMSGate.Policy = KMSGate.Policy()
+            spread: Duration = .milliseconds(10), gate: KMSGate.Policy = KMSGate.Policy()
         ) {
             self.ttl = ttl
             self.renewal = renewal
@@ -88,12 +87,12 @@ public struct DEKLifecycle: Sendable {
         }
     }
 
-    /// The epochs that there are. Others are forgotten without further ado.
-    public mutating func want(_ epochs: Set<UInt32>, now: Duration) {
+    /// The epochs that there are. Others are forgotten without further ado. `nodes` is how many there are in the cluster.
+    public mutating func want(_ epochs: Set<UInt32>, nodes: Int = 1, now: Duration) {
         for epoch in entries.keys where !epochs.contains(epoch) { entries[epoch] = nil }
         for epoch in epochs where entries[epoch] == nil {
             // The only epoch is wanted at once: nothing works before it.
-            let delay = entries.isEmpty && epochs.count == 1 ? .zero : policy.spread * random()
+            let delay = entries.isEmpty && epochs.count == 1 ? .zero : policy.spread * Double(nodes) * random()
             entries[epoch] = Entry(leaseEnd: nil, renewAt: now + delay)
         }
     }

@@ -91,6 +91,9 @@ public struct EpochSchedule: Sendable {
         replaceAt = now + lifetime()
     }
 
+    /// No epoch could be made yet, for a reason that has nothing to do with the KMS.
+    public mutating func notOpened() { gate.notAsked() }
+
     /// Polling or making failed.
     public mutating func failed(_ error: KMSError, now: Duration) {
         gate.failed(error, now: now, random: random())

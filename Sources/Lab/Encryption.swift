@@ -2,8 +2,8 @@ internal import FoundationEssentials
 public import Glibc
 internal import Synchronization
 
-/// The product, running on a lab: a cluster directory, a KEK file of provider `local`, and a keymgr on each node, all of them started
-/// as a person would start them.
+/// The product, running on a lab: a cluster directory, a KEK file of provider `local` (or a KMS), and a keymgr on each node, all of
+/// them started as a person would start them.
 public final class Encryption: Sendable {
     /// The lab that it runs on.
     public let lab: Lab
@@ -16,6 +16,7 @@ public final class Encryption: Sendable {
     /// Where the programs are: ebpf-xdp-keymgr and xdp-encryptor.
     public let programs: String
 
+    private let servers: KMSServers?
     private let daemons = Mutex<[Int: ChildProcess]>([:])
 
     /// What a node says of itself in the cluster directory, as far as the lab cares.
@@ -56,11 +57,13 @@ public final class Encryption: Sendable {
     /// - Parameters:
     ///   - mode: `strict` or `permissive`, of all endpoints.
     ///   - programs: the folder with ebpf-xdp-keymgr and xdp-encryptor; nil looks for it.
+    ///   - servers: The KMS; nil for a KEK file.
     public init(
         _ lab: Lab, mode: String = "strict", acknowledgeWithinSeconds: Int = 5, drainSeconds: Int = 1,
-        programs: String? = nil
+        programs: String? = nil, servers: KMSServers? = nil
     ) throws {
         self.lab = lab
+        self.servers = servers
         cluster = lab.directory + "/cluster"
         kek = lab.directory + "/kek"
         keys = lab.directory + "/keys.json"
@@ -76,7 +79,12 @@ public final class Encryption: Sendable {
 
             """)
         for pod in lab.pods { try publish(pod, mode: mode) }
-        try tool("keys", "init", "--kek-file", kek)
+        if let servers {
+            try servers.connect(lab)
+        } else {
+            try tool("keys", "init", "--kek-file", kek)
+        }
+        try writeWriterConfiguration()
         try openEpoch()
     }
 
@@ -126,15 +134,46 @@ public final class Encryption: Sendable {
 
     /// Opens the next epoch.
     public func openEpoch() throws {
-        try tool("epoch", "open", "--cluster-directory", cluster, "--kek-file", kek)
+        try tool("epoch", "open", "--cluster-directory", cluster, "--config", writerConfiguration)
+    }
+
+    /// Starts the program that makes epochs by itself; it asks for the KEK's version every second.
+    public func startWriter() throws -> ChildProcess {
+        try lab.start([
+            programs + "/xdp-encryptor", "epoch", "watch", "--cluster-directory", cluster, "--config",
+            writerConfiguration,
+            "--poll-interval", "1",
+        ])
+    }
+
+    /// Rotates the KEK in its KMS.
+    public func rotateKEK() throws {
+        guard let servers else { throw LabError("the KEK is in a file: put a new line before the others to rotate it") }
+        try servers.rotate(lab)
+    }
+
+    private var writerConfiguration: String { lab.directory + "/writer.json" }
+
+    private func writeWriterConfiguration() throws {
+        try writeFile(
+            writerConfiguration,
+            """
+            {"node": "writer", "nodeID": 16777215, "clusterDirectory": "\(cluster)", "kms": \(section(kek: kek))}
+
+            """)
+    }
+
+    /// The `kms` section of a configuration.
+    private func section(kek: String) -> String {
+        servers?.section ?? "{\"provider\": \"local\", \"local\": {\"kekFile\": \"\(kek)\"}}"
     }
 
     /// Unwraps the DEKs for the decoder, in Python: nothing in the product can export one.
     public func refreshKeys() throws {
-        try lab.require([
-            Python.interpreter, try Python.script("cluster_keys.py"), "--cluster", cluster, "--kek", kek, "--output",
-            keys,
-        ])
+        try lab.require(
+            [
+                Python.interpreter, try Python.script("cluster_keys.py"), "--cluster", cluster, "--output", keys,
+            ] + (servers.map { ["--kms", $0.control] } ?? ["--kek", kek]))
     }
 
     // MARK: nodes
@@ -154,7 +193,7 @@ public final class Encryption: Sendable {
             """
             {"node": "node-\(node.number)", "nodeID": \(node.number), "clusterDirectory": "\(cluster)",
              "pinPath": "\(pins(node))", "runtimeDirectory": "\(runtime)",
-             "kms": {"provider": "local", "local": {"kekFile": "\(kek ?? self.kek)"}}}
+             "kms": \(section(kek: kek ?? self.kek))}
 
             """)
         let daemon = try lab.start(

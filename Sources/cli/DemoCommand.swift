@@ -27,16 +27,21 @@ struct DemoCommand: ParsableCommand {
     @Flag(help: "Leave nodes, pods and keymgr running for a look around, until Ctrl-C.")
     var keep = false
 
+    @Option(
+        help: "Keep the KEK in a KMS that make demo KMS=... has started, and rotate it: aws, gcp, azure or openbao.")
+    var kms: String?
+
     func run() throws {
         let started = ContinuousClock.now
         func progress(_ line: String) {
             say("[\((ContinuousClock.now - started).components.seconds) s] \(line)")
         }
         do {
+            let servers = try kms.map { try KMSServers(provider: $0) }
             progress("bringing up two nodes with a pod each")
             let lab = try Lab()
             defer { lab.tearDown() }
-            let result = try Demo(lab, progress: progress).run()
+            let result = try Demo(lab, servers: servers, progress: progress).run()
             progress("done")
             print(output == .json ? json(result) : text(result))
             fflush(nil)

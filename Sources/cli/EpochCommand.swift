@@ -9,7 +9,7 @@ import Keys
 struct EpochCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "epoch", abstract: "Opens and lists epochs: the periods of the cluster's data keys.",
-        subcommands: [Open.self, List.self])
+        subcommands: [Open.self, List.self, Watch.self])
 
     /// Where the cluster's objects are.
     struct DirectoryOption: ParsableArguments {
@@ -85,8 +85,7 @@ struct EpochCommand: AsyncParsableCommand {
             if let kekFile { return LocalKMS(kekFile: kekFile) }
             guard let config else { throw ValidationError("give either --kek-file or --config") }
             let (configuration, _) = try AgentConfiguration.read(config)
-            let provider = getenv("KMS_PROVIDER").map { ["KMS_PROVIDER": String(cString: $0)] }
-            return try configuration.kms.makeService(environment: provider ?? [:])
+            return try configuration.kms.makeService(environment: environment())
         }
 
         private func open(_ kms: any KeyManagementService, until deadline: Timestamp) async throws -> EncryptionEpoch {

@@ -104,14 +104,14 @@ private let outage = KMSError(.unreachable, .aws, "no answer")
     @Test func aBadBlobDoesNotHoldUpOthers() {
         var life = make()
         life.want([1, 2], now: .zero)
-        #expect(life.step(now: .zero).unwrap == [1, 2])
+        #expect(life.step(now: .milliseconds(10)).unwrap == [1, 2])
         life.failed(1, KMSError(.notAuthentic, .aws, "x"), now: .zero)
         life.unwrapped(2, askedAt: .zero, now: .zero)
         #expect(!life.isUsable(1, now: .zero) && life.isUsable(2, now: .zero))
         #expect(life.status(now: .zero).state == .badBlob)
         #expect(life.status(now: .zero).isServing)
         life.want([2, 3], now: .seconds(1))
-        #expect(life.step(now: .seconds(1)).unwrap == [3], "the gate is open")
+        #expect(life.step(now: .milliseconds(1010)).unwrap == [3], "the gate is open")
         #expect(life.status(now: .seconds(1)).state == .healthy, "the bad epoch has gone")
         life.blobChanged(2, now: .seconds(2))
         #expect(life.step(now: .seconds(2)).unwrap == [2])
@@ -238,9 +238,7 @@ private let outage = KMSError(.unreachable, .aws, "no answer")
     private final class Node {
         var life: DEKLifecycle
         init(seed: UInt64) {
-            var policy = DEKLifecycle.Policy()
-            policy.spread = .seconds(10)
-            life = DEKLifecycle(policy: policy, now: .zero, adopted: [1: hour * 24], generator: Dice(state: seed))
+            life = DEKLifecycle(now: .zero, adopted: [1: hour * 24], generator: Dice(state: seed))
             life.want([1], now: .zero)
         }
     }
@@ -299,6 +297,24 @@ private let outage = KMSError(.unreachable, .aws, "no answer")
         #expect(retries.count == times.filter { $0.count > 1 }.count, "no two nodes retry in step")
         let moments = times.flatMap { $0 }
         #expect(Set(moments).count == moments.count, "no two requests at the same moment")
+    }
+
+    /// A new epoch: everybody hears of it at once.
+    @Test func aNewEpochIsAskedForOverTime() {
+        let nodes = (0..<1000).map { Node(seed: UInt64($0) &* 15_485_863 + 9) }
+        for node in nodes {
+            _ = node.life.step(now: .zero)
+            node.life.unwrapped(1, askedAt: .zero, now: .zero)
+            node.life.want([1, 2], nodes: 1000, now: .zero)
+        }
+        let (perSecond, _) = run(nodes, from: 0, to: 60) { _ in nil }
+        let peak = perSecond.values.max() ?? 0
+        print(
+            "FLEET 1000 nodes hear of a new epoch: all asked within \(perSecond.keys.max() ?? 0) s, peak \(peak) requests/s (budget 150)"
+        )
+        #expect(peak <= 150)
+        #expect(perSecond.values.reduce(0, +) == 1000)
+        #expect(nodes.allSatisfy { $0.life.isUsable(2, now: .seconds(60)) })
     }
 
     @Test func throttlingSpreadsThem() {

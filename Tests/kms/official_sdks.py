@@ -117,7 +117,6 @@ def google(stand_in, cluster):
 
 
 def azure(stand_in, cluster, ca):
-    os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = stand_in.imds.base
     file = token_file(cluster.token("api://AzureADTokenExchange"))
     workload = WorkloadIdentityCredential(
         tenant_id=TENANT, client_id=CLIENT, token_file_path=file, authority=stand_in.entra.base, disable_instance_discovery=True,

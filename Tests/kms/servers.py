@@ -4,8 +4,10 @@
     servers.py COMMAND...    runs the command with KMS_SERVERS naming a JSON file that describes them, then stops them
 
 `POST /PROVIDER/ACTION` on the control server does something to a key: rotate, disable, enable, delete, restore, revoke.
+`POST /all/unwrap` unwraps a DEK with the official SDK, `POST /all/relay` makes the servers reachable in network namespaces.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -52,6 +54,8 @@ class Servers:
 
     def answer(self, request):
         _, provider, action = request.path.split("/")
+        if provider == "all":
+            return {"unwrap": self.unwrap, "relay": self.relay}[action](request.json)
         a, g, z, o = self.aws, self.google, self.azure, self.openbao
         actions = {
             "aws": {
@@ -77,6 +81,23 @@ class Servers:
         actions[provider][action]()
         return {}
 
+    def unwrap(self, body):
+        import independent_unwrap
+
+        blob, cluster = base64.b64decode(body["blob"]), bytes.fromhex(body["cluster"])
+        return {"dek": independent_unwrap.unwrap(self, blob, cluster, body["epoch"]).hex()}
+
+    def relay(self, body):
+        import relay
+
+        a, g, z = self.aws, self.google, self.azure
+        bases = [a.base, a.metadata.base, self.openbao.base] + [
+            server.base for server in (g.kms, g.metadata, g.sts, z.vault, z.imds, z.entra)
+        ]
+        for namespace in body["namespaces"]:
+            relay.relay(namespace, [int(base.rsplit(":", 1)[1]) for base in bases])
+        return {}
+
     def description(self):
         """Every way to reach every KMS: the `kms` section of a node's configuration and its environment."""
         token = self.cluster.token
@@ -99,7 +120,8 @@ class Servers:
             kms = {"provider": provider, provider: {**section, **({"identity": identity} if identity else {})}}
             if provider == "azure":
                 kms["caFile"] = self.ca
-            return {"name": name, "provider": provider, "kms": kms, "environment": environment or {}, **more}
+            text = json.dumps(kms)
+            return {"name": name, "provider": provider, "kms": kms, "text": text, "environment": environment or {}, **more}
 
         web = {"source": "web-identity", "roleARN": self.aws.role, "tokenFile": aws_token, "endpoint": self.aws.base}
         return {
@@ -145,10 +167,11 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="xdp-encryptor-kms-servers-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     servers = Servers(folder)
+    # The official SDKs read these, some of them when they are imported.
+    os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = servers.google.metadata.authority
+    os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = servers.azure.imds.base
     try:
         if os.environ.get("KMS_OFFICIAL_SDKS"):
-            # google-auth reads these when it is imported.
-            os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = servers.google.metadata.authority
             import official_sdks
 
             official_sdks.run(servers)
