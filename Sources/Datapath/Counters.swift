@@ -10,6 +10,9 @@ public struct Counters: Sendable, Equatable {
         public var packets: UInt64 = 0
         /// Frame bytes as they arrived.
         public var bytes: UInt64 = 0
+
+        /// Nothing yet.
+        public init() {}
     }
 
     /// Of one peer, summed over CPUs. Bytes are L4 payload in clear.
@@ -28,6 +31,9 @@ public struct Counters: Sendable, Equatable {
         public var droppedReplay: UInt64 = 0
         /// For any other reason.
         public var droppedOther: UInt64 = 0
+
+        /// Nothing yet.
+        public init() {}
     }
 
     /// By verdict; every verdict is there.

@@ -22,6 +22,8 @@ struct XDPEncryptor: AsyncParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
+            StatusCommand.self,
+            GCMCommand.self,
             KeysCommand.self,
             EpochCommand.self,
             DemoCommand.self,

@@ -5,13 +5,18 @@ import Testing
 let isRoot = geteuid() == 0
 let needsRoot: Comment = "needs root: it loads BPF programs into the kernel"
 
+/// The package's root: Tests/DatapathTests/Support.swift is two folders below it.
+let packageRoot: String = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+
 extension String {
     /// Reads a file of the package by its path from the package's root.
     init(contentsOfSource path: String) throws {
-        // Tests/DatapathTests/Support.swift is two folders below the root.
-        var folder = #filePath.split(separator: "/")
-        folder.removeLast(3)
-        let file = try #require(fopen("/" + folder.joined(separator: "/") + "/" + path, "r"))
+        try self.init(contentsOfFile: "\(packageRoot)/\(path)")
+    }
+
+    /// Reads a file.
+    init(contentsOfFile path: String) throws {
+        let file = try #require(fopen(path, "re"), "\(path) cannot be opened")
         defer { fclose(file) }
         var bytes: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 1 << 16)

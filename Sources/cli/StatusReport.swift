@@ -1,0 +1,184 @@
+import Datapath
+import Keys
+import Netlink
+
+/// What `xdp-encryptor status` shows. Its JSON is for programs: fields are added, never renamed.
+struct StatusReport: Encodable {
+    struct Pod: Encodable {
+        var name: String
+        var networkNamespace: String
+        var interface: String
+        var podIndex: Int32
+        var hostIndex: Int32
+        /// All links are there and hold our programs, and the namespace exists.
+        var isWhole: Bool
+    }
+
+    struct Peer: Encodable {
+        var slot: UInt32
+        var nodeID: NodeID
+        /// The revision of our endpoint list that the peer has applied.
+        var acknowledged: UInt32
+        var endpoints: Int
+        var keys: [Key]
+        var counters: Counters.Peer
+    }
+
+    struct Key: Encodable {
+        /// "send" or "receive"
+        var direction: String
+        var epoch: Epoch
+        /// Eight hexadecimal digits, as on the wire.
+        var spi: String
+        /// Fingerprint.
+        var keyID: String
+        /// "ecb" or "aead"
+        var engine: String
+    }
+
+    struct VerdictCount: Encodable {
+        var outcome: String
+        var name: String
+        var packets: UInt64
+        var bytes: UInt64
+    }
+
+    var nodeID: NodeID
+    var incarnation: String
+    /// Of the loaded programs.
+    var build: String
+    var isOurBuild: Bool
+    var sendingEpoch: Epoch
+    var epochFloor: Epoch
+    var engines: [String]
+    var replayWindow: UInt32
+    var replayWindows: Int
+    var strictEtherType: Bool
+    var strictCIDRs: [String]
+    var localEndpoints: Int
+    var remoteEndpoints: Int
+    var pods: [Pod]
+    var peers: [Peer]
+    var verdicts: [VerdictCount]
+
+    init(_ view: DatapathView) throws(DatapathError) {
+        let state = try view.state()
+        let counters = try view.counters()
+        nodeID = state.nodeID
+        incarnation = state.incarnation.description
+        build = view.build
+        isOurBuild = view.isOurBuild
+        sendingEpoch = state.sending
+        epochFloor = state.epochFloor
+        engines = Set(state.associations.values.map { Self.name($0.engine) }).sorted()
+        replayWindow = try view.window()
+        replayWindows = try view.windowCount()
+        strictEtherType = state.strictEtherType
+        strictCIDRs = state.strictCIDRs.map(\.description).sorted()
+        var perSlot: [UInt32: Int] = [:]
+        var local = 0
+        for endpoint in state.endpoints.values {
+            switch endpoint.place {
+            case .local: local += 1
+            case .remote(let slot): perSlot[slot, default: 0] += 1
+            }
+        }
+        localEndpoints = local
+        remoteEndpoints = state.endpoints.count - local
+        pods = state.attachments.values.sorted { $0.pod.name < $1.pod.name }.map {
+            Pod(
+                name: $0.pod.name, networkNamespace: $0.pod.networkNamespace, interface: $0.pod.interface,
+                podIndex: $0.podIndex, hostIndex: $0.hostIndex, isWhole: $0.isWhole)
+        }
+        peers = state.peers.sorted { $0.key < $1.key }.map { slot, peer in
+            Peer(
+                slot: slot, nodeID: peer.nodeID, acknowledged: peer.acknowledged, endpoints: perSlot[slot] ?? 0,
+                keys: Self.keys(state, slot: slot), counters: counters.peers[slot] ?? Counters.Peer())
+        }
+        verdicts = Verdict.allCases.map { verdict in
+            let count = counters.verdicts[verdict] ?? Counters.Count()
+            return VerdictCount(
+                outcome: verdict.outcome.rawValue, name: verdict.name, packets: count.packets, bytes: count.bytes)
+        }
+    }
+
+    private static func keys(_ state: DatapathState, slot: UInt32) -> [Key] {
+        state.associations.filter { $0.key.slot == slot }
+            .sorted { ($0.key.direction.rawValue, $0.value.epoch) < ($1.key.direction.rawValue, $1.value.epoch) }
+            .map { id, info in
+                let digits = String(info.spi, radix: 16)
+                return Key(
+                    direction: id.direction == .send ? "send" : "receive", epoch: info.epoch,
+                    spi: String(repeating: "0", count: 8 - digits.count) + digits, keyID: info.keyID.description,
+                    engine: name(info.engine))
+            }
+    }
+
+    private static func name(_ engine: AssociationInfo.Engine) -> String {
+        switch engine {
+        case .ecb: "ecb"
+        case .aead: "aead"
+        }
+    }
+}
+
+// MARK: - For people
+
+extension StatusReport {
+    /// One screen: what is well takes a line, what is not stands out.
+    var text: String {
+        var lines = [
+            "node         \(nodeID), incarnation \(incarnation)",
+            "programs     build \(build)\(isOurBuild ? "" : ", not the build of this command")",
+            "epoch        \(sendingEpoch == 0 ? "none: nothing is sent to protected peers" : "sending with \(sendingEpoch)")"
+                + (epochFloor > 0 ? ", keys before \(epochFloor) refused" : ""),
+            "engine       \(engines.isEmpty ? "no keys" : engines.map(Self.describe(engine:)).joined(separator: ", "))",
+            "endpoints    \(localEndpoints) here, \(remoteEndpoints) on other nodes",
+            "strict       \(strictCIDRs.isEmpty ? "no CIDRs" : strictCIDRs.joined(separator: ", "))"
+                + (strictEtherType ? "; other EtherTypes dropped" : ""),
+            "replay       windows of \(replayWindow) packets, \(replayWindows) in use",
+            "",
+        ]
+        lines += Self.table(
+            "POD", ["INTERFACE", "NAMESPACE", "STATE"],
+            pods.map { [$0.name, $0.interface, $0.networkNamespace, $0.isWhole ? "attached" : "INCOMPLETE"] },
+            empty: "no pod is attached")
+        lines.append("")
+        lines += Self.table(
+            "NODE", ["ENDPOINTS", "SEND", "RECEIVE", "SENT", "RECEIVED", "AUTH", "REPLAY", "OTHER"],
+            peers.map { peer in
+                func epochs(_ direction: String) -> String {
+                    let epochs = peer.keys.filter { $0.direction == direction }.map { String($0.epoch) }
+                    return epochs.isEmpty ? "-" : epochs.joined(separator: ",")
+                }
+                let counters = peer.counters
+                return [
+                    String(peer.nodeID), String(peer.endpoints), epochs("send"), epochs("receive"),
+                    String(counters.sentPackets), String(counters.receivedPackets), String(counters.droppedAuth),
+                    String(counters.droppedReplay), String(counters.droppedOther),
+                ]
+            }, empty: "no other node is known")
+        lines.append("")
+        lines += Self.table(
+            "PACKETS", ["REASON", "COUNT", "BYTES"],
+            verdicts.filter { $0.packets > 0 }.map {
+                [$0.outcome == "fault" ? "FAULT" : $0.outcome, $0.name, String($0.packets), String($0.bytes)]
+            }, empty: "no packet was seen")
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private static func describe(engine: String) -> String {
+        engine == "aead" ? "gcm(aes) of the module" : "ecb(aes) of the kernel, GHASH in BPF"
+    }
+
+    /// Columns as wide as their widest value.
+    private static func table(_ first: String, _ rest: [String], _ rows: [[String]], empty: String) -> [String] {
+        if rows.isEmpty { return [empty] }
+        let all = [[first] + rest] + rows
+        let widths = (0...rest.count).map { column in all.map { $0[column].count }.max() ?? 0 }
+        return all.map { row in
+            let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
+            return String(cells.joined(separator: "  ").reversed().drop { $0 == " " }.reversed())
+        }
+    }
+}
