@@ -65,13 +65,17 @@ struct xe_hash_key {
 	__u64 class[4]; /* the masks of the four classes of bits: an operand in memory saves an instruction */
 };
 
-/* Replay window of one association and lane (replay.bpf.h). */
+/*
+ * Replay window of one association and lane (replay.bpf.h). Each group says of XE_WINDOW_GROUP counters in a row which were seen:
+ * its low half has their bits, its high half tells which counters they are.
+ */
 struct xe_window {
-	struct bpf_spin_lock lock;
-	__u32 reserved;
 	__u64 top; /* the highest counter accepted; 0: none yet */
-	__u64 seen[XE_WINDOW_MAX / 64]; /* a ring of bits, by counter modulo window */
+	__u64 group[XE_WINDOW_GROUPS(XE_WINDOW_DEFAULT)]; /* or as many as xe_window_groups says */
 };
+
+/* How many groups a window has. Set, like the size of the map's values, before the object is loaded. */
+const volatile __u32 xe_window_groups = XE_WINDOW_GROUPS(XE_WINDOW_DEFAULT);
 
 /* Per CPU: how many events may still go out in this second. */
 struct xe_event_budget {
@@ -145,8 +149,9 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct xe_window_key);
-	__type(value, struct xe_window);
+	/* Sizes, not types: the value's is set by user space. */
+	__uint(key_size, sizeof(struct xe_window_key));
+	__uint(value_size, sizeof(struct xe_window));
 	__uint(max_entries, XE_WINDOWS_DEFAULT);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } windows SEC(".maps");

@@ -1,72 +1,68 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Replay windows: one for each association and lane, a ring of bits over the last `config.window` counters. Looked up before
- * the tag is verified, marked after, so that only authentic packets move them.
+ * Replay windows: one for each association and lane. Looked up before the tag is verified, marked after, so that only authentic
+ * packets move them.
+ *
+ * No lock: a counter belongs to one group of 32, and a group is one word, in which the group's *lap* stands beside the bits. The
+ * ring has one group more than the window is long, so what is inside of the window always finds its own group in its place,
+ * or an older one that may be forgotten. Accepting is one compare-and-swap of that word: of two equal packets on two CPUs one
+ * wins, and the other then sees its bit.
  */
 #ifndef XE_REPLAY_BPF_H
 #define XE_REPLAY_BPF_H
 
 #include "maps.bpf.h"
 
-#define XE_WINDOW_WORDS (XE_WINDOW_MAX / 64)
+#define XE_REPLAY_TRIES 16 /* against other CPUs that mark counters of the same group at the same time */
 
-/* What a new window is made from. Plain words, as no lock may stand in read-only data. */
-static const __u64 xe_window_new[sizeof(struct xe_window) / 8];
+/* What a new window is made from. */
+static const __u64 xe_window_new[XE_WINDOW_BYTES(XE_WINDOW_MAX) / 8];
 
-/* Where a counter stands to a window whose values were read without the lock: good enough to drop, not to accept. */
-XE_INLINE __u32 xe_replay_check(const struct xe_window *w, __u64 counter, __u32 size)
+/* Where a counter has its bit. */
+struct xe_replay_place {
+	__u32 index; /* of the group in the ring */
+	__u32 lap; /* how often the ring had gone round before */
+	__u32 bit;
+};
+
+XE_INLINE struct xe_replay_place xe_replay_place(__u64 counter)
 {
-	__u64 top = *(volatile const __u64 *)&w->top;
-	__u32 word = (counter & (size - 1)) / 64;
+	__u64 number = counter / XE_WINDOW_GROUP, groups = xe_window_groups;
+
+	return (struct xe_replay_place){
+		.index = number % groups,
+		.lap = number / groups,
+		.bit = 1U << (counter % XE_WINDOW_GROUP),
+	};
+}
+
+/*
+ * What a group says of a place: 0 (not seen), or the verdict that refuses it. Laps are cut to 32 bits, so one that is 2^31 behind
+ * looks like a newer one; for the highest counter of all (`is_top`) no group can be newer.
+ */
+XE_INLINE __u32 xe_replay_look(__u64 group, const struct xe_replay_place *place, int is_top)
+{
+	__s32 newer = (__u32)(group >> 32) - place->lap;
+
+	if (newer == 0)
+		return (__u32)group & place->bit ? XE_DROP_REPLAY : 0;
+	return newer > 0 && !is_top ? XE_DROP_STALE : 0;
+}
+
+/* Whether a window refuses a counter, before anything is known of the packet. Returns 0 or the verdict. */
+XE_INLINE __u32 xe_replay_check(struct xe_window *w, __u64 counter, __u32 size)
+{
+	struct xe_replay_place place = xe_replay_place(counter);
+	__u64 top = *(volatile __u64 *)&w->top;
 
 	if (counter > top)
 		return 0;
 	if (top - counter >= size)
 		return XE_DROP_STALE;
-	xe_opaque(word);
-	if (word >= XE_WINDOW_WORDS)
+	xe_opaque(place.index);
+	if (place.index >= xe_window_groups)
 		return XE_FAULT_MAP;
-	return *(volatile const __u64 *)&w->seen[word] >> (counter & 63) & 1 ? XE_DROP_REPLAY : 0;
-}
-
-/*
- * Forgets the ring's bits of the counters in (top, counter), which the window takes in unseen. Runs under the lock, where
- * no call is allowed: a plain loop over whole words, with the first and last masked.
- */
-XE_INLINE void xe_replay_advance(struct xe_window *w, __u64 top, __u64 counter, __u32 size)
-{
-	__u64 from = top + 1;
-	__u32 words, word, first, last;
-
-	if (counter - top >= size)
-		from = counter - size + 1;
-	/* Bits from .. counter, at most `size` of them. The bit of `counter` itself is set by the caller. */
-	first = (from & (size - 1)) / 64;
-	last = (counter & (size - 1)) / 64;
-	words = (__u32)((counter >> 6) - (from >> 6));
-	if (words == 0) {
-		__u64 mask = ~0ULL << (from & 63) & ~0ULL >> (63 - (counter & 63));
-
-		xe_opaque(first);
-		if (first < XE_WINDOW_WORDS)
-			w->seen[first] &= ~mask;
-		return;
-	}
-	word = first;
-	xe_opaque(word);
-	if (word < XE_WINDOW_WORDS)
-		w->seen[word] &= ~(~0ULL << (from & 63));
-	for (__u32 i = 1; i < XE_WINDOW_WORDS; i++) {
-		if (i >= words)
-			break;
-		word = (first + i) & (size / 64 - 1);
-		xe_opaque(word);
-		if (word < XE_WINDOW_WORDS)
-			w->seen[word] = 0;
-	}
-	xe_opaque(last);
-	if (last < XE_WINDOW_WORDS)
-		w->seen[last] &= ~(~0ULL >> (63 - (counter & 63)));
+	return xe_replay_look(*(volatile __u64 *)&w->group[place.index], &place, counter == top);
 }
 
 /*
@@ -75,8 +71,9 @@ XE_INLINE void xe_replay_advance(struct xe_window *w, __u64 top, __u64 counter, 
  */
 XE_INLINE __u32 xe_replay_mark(const struct xe_window_key *key, struct xe_window *w, __u64 counter, __u32 size)
 {
-	__u32 word = (counter & (size - 1)) / 64, verdict = 0;
-	__u64 bit = 1ULL << (counter & 63);
+	struct xe_replay_place place = xe_replay_place(counter);
+	__u64 top, before, after;
+	__u32 verdict;
 
 	if (!w) {
 		bpf_map_update_elem(&windows, key, xe_window_new, BPF_NOEXIST);
@@ -84,23 +81,30 @@ XE_INLINE __u32 xe_replay_mark(const struct xe_window_key *key, struct xe_window
 		if (!w)
 			return XE_DROP_NO_WINDOW;
 	}
-	xe_opaque(word);
-	if (word >= XE_WINDOW_WORDS)
+	xe_opaque(place.index);
+	if (place.index >= xe_window_groups)
 		return XE_FAULT_MAP;
-	bpf_spin_lock(&w->lock);
-	if (counter > w->top) {
-		xe_replay_advance(w, w->top, counter, size);
-		w->top = counter;
-		w->seen[word] |= bit;
-	} else if (w->top - counter >= size) {
-		verdict = XE_DROP_STALE;
-	} else if (w->seen[word] & bit) {
-		verdict = XE_DROP_REPLAY;
-	} else {
-		w->seen[word] |= bit;
+	/* The top first, and only ever upwards: so no group is of a later lap than the top's. */
+	for (int tries = 0; tries < XE_REPLAY_TRIES; tries++) {
+		top = *(volatile __u64 *)&w->top;
+		if (counter <= top || __sync_val_compare_and_swap(&w->top, top, counter) == top)
+			break;
 	}
-	bpf_spin_unlock(&w->lock);
-	return verdict;
+	for (int tries = 0; tries < XE_REPLAY_TRIES; tries++) {
+		top = *(volatile __u64 *)&w->top;
+		if (top > counter && top - counter >= size)
+			return XE_DROP_STALE;
+		before = *(volatile __u64 *)&w->group[place.index];
+		verdict = xe_replay_look(before, &place, counter == top);
+		if (verdict)
+			return verdict;
+		after = (__u64)place.lap << 32 | place.bit;
+		if ((__u32)(before >> 32) == place.lap)
+			after |= before;
+		if (__sync_val_compare_and_swap(&w->group[place.index], before, after) == before)
+			return 0;
+	}
+	return XE_DROP_REPLAY;
 }
 
 #endif /* XE_REPLAY_BPF_H */

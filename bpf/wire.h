@@ -31,6 +31,11 @@
 #define XE_GCM_TEXT_MAX 3000 /* bytes of text in a known-answer request: one page less the XDP head and tail room */
 #define XE_WINDOW_MAX 8192 /* packets */
 #define XE_WINDOW_DEFAULT 2048
+#define XE_WINDOW_GROUP 32 /* counters whose bits share a word of a replay window */
+/* A window's groups: one more than it needs, as the oldest and the newest may both be in use in part. */
+#define XE_WINDOW_GROUPS(window) ((window) / XE_WINDOW_GROUP + 1)
+/* Bytes of a value of `windows` (bpf/maps.bpf.h): the highest counter, then the groups. */
+#define XE_WINDOW_BYTES(window) (8 + 8 * XE_WINDOW_GROUPS(window))
 
 #define XE_SLOTS_DEFAULT 8192 /* peers (nodes) */
 #define XE_ENDPOINTS_DEFAULT 131072
@@ -236,7 +241,7 @@ struct xe_config {
 	__u64 marker; /* random: metadata by which the guard knows what XDP has judged */
 	__u64 last_association; /* id given out last; counted up by xe_install */
 	__u32 sending; /* epoch that senders use; 0: none yet */
-	__u32 window; /* replay window, packets: a power of two, 64 to XE_WINDOW_MAX */
+	__u32 window; /* replay window, packets: a power of two, 64 to XE_WINDOW_MAX; `windows` was made for it */
 	__u32 flags; /* enum xe_config_flag */
 	__u32 node_id; /* ours */
 	__u32 epoch_floor; /* keys of epochs below this are refused */

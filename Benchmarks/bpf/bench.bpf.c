@@ -56,7 +56,7 @@ XE_INLINE int bench_restore_frame(struct xdp_md *ctx, const int reset_window)
 
 		if (window) {
 			window->top = 0;
-			window->seen[0] = 0;
+			window->group[0] = 0;
 		}
 	}
 	if (state->count > 1) {

@@ -99,6 +99,11 @@ extension BPFObject {
         try check(bpf_map__set_max_entries(rawMap(map), count), "set the capacity of map \(map) to \(count)")
     }
 
+    /// Sets the size of a map's values, in bytes; for maps that the source gives sizes instead of types.
+    public borrowing func setValueSize(_ size: UInt32, map: String) throws(BPFError) {
+        try check(bpf_map__set_value_size(rawMap(map), size), "set the value size of map \(map) to \(size)")
+    }
+
     /// Makes the programs use a map that exists already. Its type and sizes must be those of the object's map.
     public borrowing func reuse(_ existing: borrowing BPFMap, as map: String) throws(BPFError) {
         let ours = try rawMap(map)

@@ -100,7 +100,7 @@ extension Datapath {
 
     /// Removes every key and window and draws a new incarnation.
     public func renewIncarnation() throws(DatapathError) -> Incarnation {
-        try tables.renewIncarnation(window: options.window)
+        try tables.renewIncarnation()
     }
 
     /// Attaches a pod, or repairs what is missing.

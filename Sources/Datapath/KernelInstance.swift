@@ -8,7 +8,6 @@ public import Netlink
 public final class KernelInstance: Sendable {
     let tables: Tables
     private let programs: [KernelProgram: Loaded]
-    private let window: UInt32
 
     /// Holds a program in a dictionary, which takes copyable values only.
     private final class Loaded: Sendable {
@@ -36,7 +35,6 @@ public final class KernelInstance: Sendable {
             var loaded: [KernelProgram: Loaded] = [:]
             for program in programs { loaded[program] = Loaded(try object.program(program.rawValue)) }
             self.programs = loaded
-            window = options.window
         } catch {
             throw DatapathError(.failed, error.description)
         }
@@ -81,7 +79,7 @@ extension KernelInstance {
     public func setEpochFloor(_ epoch: Epoch) throws(DatapathError) { try tables.setEpochFloor(epoch) }
 
     /// As `DatapathControl.renewIncarnation`.
-    public func renewIncarnation() throws(DatapathError) -> Incarnation { try tables.renewIncarnation(window: window) }
+    public func renewIncarnation() throws(DatapathError) -> Incarnation { try tables.renewIncarnation() }
 
     /// As `DatapathControl.state`, without attachments.
     public func state() throws(DatapathError) -> DatapathState { try tables.state() }

@@ -84,6 +84,18 @@ func loadObject(
         ] {
             try object.setMaxEntries(count, map: map)
         }
+        // A replay window's size is a constant to the verifier, and that of the map's values.
+        let groups = options.window / UInt32(XE_WINDOW_GROUP) + 1
+        let isWhereWeThink = try object.withReadOnlyData { constants in
+            // `xe_window_groups` is the first of them, with the value for the standard window.
+            guard constants.load(as: UInt32.self) == UInt32(XE_WINDOW_DEFAULT / XE_WINDOW_GROUP) + 1 else { return false }
+            constants.storeBytes(of: groups, as: UInt32.self)
+            return true
+        }
+        guard isWhereWeThink else {
+            throw DatapathError(.failed, "the embedded BPF object has its constants in another order: build it anew")
+        }
+        try object.setValueSize(8 + 8 * groups, map: "windows")
         let wanted = Set(programs.map(\.rawValue))
         for name in object.programNames { try object.setAutoload(wanted.contains(name), program: name) }
         try object.load()

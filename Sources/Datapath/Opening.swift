@@ -109,7 +109,7 @@ struct Opening {
         if config.node_id != options.nodeID { try opened.tables.setNodeID(options.nodeID) }
         if config.window != options.window {
             opened.warnings.append(
-                "the replay window stays at \(config.window) packets until the next incarnation; \(options.window) are asked for"
+                "the replay window stays at \(config.window) packets until the maps are made anew; \(options.window) are asked for"
             )
         }
         opened.warnings += opened.tables.capacityWarnings(options.capacity)

@@ -311,16 +311,13 @@ extension Tables {
         }
     }
 
-    func renewIncarnation(window: UInt32) throws(DatapathError) -> Incarnation {
+    func renewIncarnation() throws(DatapathError) -> Incarnation {
         for id in try associations().keys { try removeAssociation(id) }
         return try locked { (sweep) throws(DatapathError) in
             try kernel { () throws(BPFError) in try maps.windows.removeAll(keys: xe_window_key.self) }
             sweep.isDue = false
             let incarnation = Incarnation.random()
-            try change { config in
-                fill(&config.incarnation, from: incarnation.bytes)
-                config.window = window
-            }
+            try change { config in fill(&config.incarnation, from: incarnation.bytes) }
             // Only after the new incarnation is in force: keys of the old one cannot come back from here on.
             try kernel { () throws(BPFError) in try maps.keyUses.removeAll(keys: KeyBytes.self) }
             return incarnation
