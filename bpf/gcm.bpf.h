@@ -45,8 +45,7 @@ XE_INLINE int xe_gcm_aes(struct xe_scratch *s, struct bpf_crypto_ctx *cipher, __
 
 	if (!cipher)
 		return -XE_EINVAL;
-	xe_opaque(len);
-	if (len == 0 || len > XE_BLOCK + XE_TEXT_MAX)
+	if (!xe_is_between(len, 1, XE_BLOCK + XE_TEXT_MAX))
 		return -XE_E2BIG;
 	if (first == 0)
 		error = bpf_dynptr_from_mem(s->stream, len, 0, &blocks);

@@ -68,6 +68,24 @@ void bpf_obj_drop_impl(void *kptr, void *meta) __ksym;
 
 /* Hides a value from the optimizer, so that it does not move an index past the check that bounds it. */
 #define xe_opaque(value) asm volatile("" : "+r"(value))
+/*
+ * Whether `value`, an unsigned variable, lies in [low, high], told so that the verifier knows it afterwards: it is compared after
+ * `low` has been subtracted, and made again from what was compared. Two comparisons would not do: clang makes one of them, on a
+ * copy (6.12 does not follow it), and "not zero" is no lower bound to 7.3.
+ */
+#define xe_is_between(value, low, high)                                                                                \
+	({                                                                                                             \
+		__u32 xe_above = (value) - (low);                                                                      \
+		int xe_inside = 0;                                                                                     \
+		xe_opaque(xe_above);                                                                                   \
+		if (xe_above <= (high) - (low)) {                                                                      \
+			xe_opaque(xe_above);                                                                           \
+			(value) = xe_above + (low);                                                                    \
+			xe_inside = 1;                                                                                 \
+		}                                                                                                      \
+		xe_inside;                                                                                             \
+	})
+
 /* Keeps the compiler from moving memory accesses across. */
 #define xe_barrier() asm volatile("" ::: "memory")
 

@@ -14,17 +14,15 @@ XE_INLINE int xe_known_load(struct xdp_md *ctx, struct xe_scratch *s)
 	if (aad_len > 0) {
 		*(__u64 *)(s->input + XE_TEXT_OFFSET - 16) = 0;
 		*(__u64 *)(s->input + XE_TEXT_OFFSET - 8) = 0;
-		xe_opaque(aad_len);
 		xe_opaque(start);
-		if (aad_len == 0 || aad_len > XE_AAD_MAX || start > XE_AAD_MAX)
+		if (!xe_is_between(aad_len, 1, XE_AAD_MAX) || start > XE_AAD_MAX)
 			return -1;
 		if (bpf_xdp_load_bytes(ctx, sizeof(struct xe_gcm_request), s->input + start, aad_len))
 			return -1;
 	}
 	xe_gcm_pad(s->input + XE_TEXT_OFFSET, text_len);
 	if (text_len > 0) {
-		xe_opaque(text_len);
-		if (text_len == 0 || text_len > XE_GCM_TEXT_MAX)
+		if (!xe_is_between(text_len, 1, XE_GCM_TEXT_MAX))
 			return -1;
 		if (bpf_xdp_load_bytes(ctx, sizeof(struct xe_gcm_request) + aad_len, s->input + XE_TEXT_OFFSET,
 				       text_len))
@@ -76,8 +74,7 @@ XE_INLINE int xe_known_answer(struct xdp_md *ctx, struct xe_scratch *s)
 			return XDP_ABORTED;
 	}
 	text_len = s->text_len;
-	xe_opaque(text_len);
-	if (text_len > 0 && text_len <= XE_GCM_TEXT_MAX &&
+	if (xe_is_between(text_len, 1, XE_GCM_TEXT_MAX) &&
 	    bpf_xdp_store_bytes(ctx, sizeof(request) + s->aad_len, s->input + XE_TEXT_OFFSET, text_len))
 		action = XDP_ABORTED;
 	xe_gcm_wipe_text(s);

@@ -156,8 +156,7 @@ XE_INLINE int xe_read(void *ctx, const int skb, struct xe_scratch *s, __u32 offs
 		return 0;
 	if (!skb && len >= 8 && len <= XE_COPY_DIRECT && xe_copy_in(ctx, s, offset, to, len) == 0)
 		return 0;
-	xe_opaque(len);
-	if (len == 0 || len > max)
+	if (!xe_is_between(len, 1, max))
 		return -1;
 	return xe_load(ctx, skb, offset, to, len) ? -1 : 0;
 }
@@ -169,8 +168,7 @@ XE_INLINE int xe_write(void *ctx, const int skb, struct xe_scratch *s, __u32 off
 		return 0;
 	if (!skb && len >= 8 && len <= XE_COPY_DIRECT && xe_copy_out(ctx, s, offset, from, len) == 0)
 		return 0;
-	xe_opaque(len);
-	if (len == 0 || len > max)
+	if (!xe_is_between(len, 1, max))
 		return -1;
 	return xe_store(ctx, skb, offset, from, len) ? -1 : 0;
 }
@@ -494,8 +492,7 @@ XE_INLINE __u32 xe_resize_skb(struct __sk_buff *ctx, const struct xe_packet *p, 
 
 	if (bpf_skb_adjust_room(ctx, by, BPF_ADJ_ROOM_NET, 0))
 		return by > 0 ? XE_DROP_NO_ROOM : XE_FAULT_PACKET;
-	xe_opaque(len);
-	if (len < XE_UDP_LEN || len > XE_L4_HEADER_MAX)
+	if (!xe_is_between(len, XE_UDP_LEN, XE_L4_HEADER_MAX))
 		return XE_FAULT_PACKET;
 	return bpf_skb_store_bytes(ctx, p->l4, header, len, 0) ? XE_FAULT_PACKET : 0;
 }
