@@ -19,12 +19,13 @@ let package = Package(
     targets: [
         // Numbers: samples, what tools print, tables, plots. No I/O but reading /proc.
         .target(name: "Measure", swiftSettings: swiftSettings),
-        .target(name: "CEvents"),
+        .target(name: "CBench"),
         .executableTarget(
             name: "xdp-bench",
             dependencies: [
-                "CEvents", "Measure", .product(name: "Lab", package: "xdp-encryptor"),
+                "CBench", "Measure", .product(name: "Lab", package: "xdp-encryptor"),
                 .product(name: "BPF", package: "xdp-encryptor"),
+                .product(name: "Datapath", package: "xdp-encryptor"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: swiftSettings),
         .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: swiftSettings),

@@ -41,3 +41,17 @@ bench-setup: setup ## install what `make bench` compares with
 			|| .venv/bin/pip install -q --disable-pip-version-check "$$package" < /dev/null \
 			|| echo "bench-setup: $$package could not be installed; it is shown as absent" >&2; \
 	done
+
+# The programs of the product and what measures them, compiled as the product's are.
+BENCH_OBJECT := Benchmarks/.build/bench.bpf.elf
+SWIFT_CLANG = $(dir $(realpath $(shell command -v swift)))clang
+
+$(BENCH_OBJECT): Benchmarks/bpf/bench.bpf.c $(wildcard bpf/*)
+	@mkdir -p $(@D)
+	$(SWIFT_CLANG) -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -idirafter /usr/include/$(shell uname -m)-linux-gnu -c $< -o $@
+
+bench-packet: setup bench-build $(BENCH_OBJECT) ## nanoseconds for a packet beside the kernel's AES alone (JSON=FILE)
+	@$(SUDO) $(XDP_BENCH) packet --object $(BENCH_OBJECT) $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON)) < /dev/null
+
+bench-scale: setup bench-build $(BENCH_OBJECT) ## packets, memory and keys at up to 5,000 peers and 100,000 endpoints (JSON=FILE)
+	@$(SUDO) $(XDP_BENCH) scale --object $(BENCH_OBJECT) $(if $(RUNS),--runs $(RUNS),--runs 7) $(if $(JSON),--json $(JSON)) < /dev/null

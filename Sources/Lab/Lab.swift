@@ -170,7 +170,11 @@ public final class Lab: Sendable {
     /// Every process that a lab started, and what those started: told by a variable in their environment.
     private static func processes(of name: String) -> [Int32] {
         let variable = Array("\(variable)=\(name)".utf8)
+        // Programs that write their title over their environment, as nginx does, are known by their network namespace.
+        let namespaces = entries(of: "/run/netns").filter { $0.hasPrefix(name + "-") }
+            .compactMap { inode("/run/netns/" + $0) }
         return entries(of: "/proc").compactMap { Int32($0) }.filter { pid in
+            if let namespace = inode("/proc/\(pid)/ns/net"), namespaces.contains(namespace) { return true }
             guard let environment = try? readBytes("/proc/\(pid)/environ") else { return false }
             return environment.split(separator: 0).contains { $0.elementsEqual(variable) }
         }
@@ -326,6 +330,12 @@ public final class Lab: Sendable {
         try writeFile(path, text)
         return path
     }
+}
+
+/// What tells namespaces apart; nil when the path is not there.
+private func inode(_ path: String) -> [UInt]? {
+    var status = stat()
+    return stat(path, &status) == 0 ? [UInt(status.st_dev), UInt(status.st_ino)] : nil
 }
 
 /// Names in a folder, without "." and "..".

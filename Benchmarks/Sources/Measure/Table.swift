@@ -77,7 +77,10 @@ extension Report {
     }
 
     /// A line for each target.
-    public var verdicts: [String] {
+    public var verdicts: [String] { Self.verdicts(of: targets) }
+
+    /// A line for each target.
+    public static func verdicts(of targets: [Target]) -> [String] {
         var table = Table(["", "wanted", "measured", ""])
         for target in targets {
             table.add([

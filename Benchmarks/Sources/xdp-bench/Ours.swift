@@ -59,9 +59,14 @@ func mapBytes(under folder: String) throws -> Int {
         let path = "\(folder)/\(name)"
         // Pins of programs and links look the same from outside.
         guard let map = try? BPFMap(pinned: path) else { return sum }
-        let lines = String(decoding: try bytes(of: "/proc/self/fdinfo/\(map.fd)"), as: UTF8.self).split(separator: "\n")
-        let memory = lines.first { $0.hasPrefix("memlock:") }?.split(separator: "\t").last.flatMap { Int($0) }
-        guard let memory else { throw LabError("the kernel does not say how much memory map \(path) takes") }
-        return sum + memory
+        return try sum + memory(of: map)
     }
+}
+
+/// The kernel memory of a map, as the kernel accounts for it, bytes.
+func memory(of map: borrowing BPFMap) throws -> Int {
+    let lines = String(decoding: try bytes(of: "/proc/self/fdinfo/\(map.fd)"), as: UTF8.self).split(separator: "\n")
+    let memory = lines.first { $0.hasPrefix("memlock:") }?.split(separator: "\t").last.flatMap { Int($0) }
+    guard let memory else { throw LabError("the kernel does not say how much memory map \(map.shape.name) takes") }
+    return memory
 }

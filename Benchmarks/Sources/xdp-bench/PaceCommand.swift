@@ -1,5 +1,5 @@
 import ArgumentParser
-import CEvents
+import CBench
 import FoundationEssentials
 import Glibc
 import Lab
