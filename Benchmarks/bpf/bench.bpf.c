@@ -11,7 +11,7 @@
 /* A frame that a run starts from, and the lane whose window is to be reset after it. */
 struct bench_frame {
 	__u32 len; /* bytes; the same for all frames of a call */
-	__u32 reserved;
+	__u32 group; /* of its counter, in the window */
 	struct xe_window_key window;
 	__u8 bytes[BENCH_FRAME_MAX];
 };
@@ -55,8 +55,12 @@ XE_INLINE int bench_restore_frame(struct xdp_md *ctx, const int reset_window)
 		struct xe_window *window = bpf_map_lookup_elem(&windows, &key);
 
 		if (window) {
+			__u32 group = frame->group;
+
 			window->top = 0;
-			window->group[0] = 0;
+			xe_opaque(group);
+			if (group < XE_WINDOW_GROUPS(XE_WINDOW_DEFAULT))
+				window->group[group] = 0;
 		}
 	}
 	if (state->count > 1) {

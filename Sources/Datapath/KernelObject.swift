@@ -1,5 +1,6 @@
 internal import BPF
 internal import BPFObjects
+internal import Glibc
 
 /// The maps of bpf/maps.bpf.h that user space works with.
 struct KernelMaps: ~Copyable, Sendable {
@@ -74,7 +75,7 @@ func loadObject(
     options: Datapath.Options, programs: [KernelProgram]
 ) throws(DatapathError) -> BPFObject {
     try options.validate()
-    do {
+    do throws(BPFError) {
         let object = try BPFObject(.encryptor)
         let slots = options.capacity.peers + 1
         for (map, count) in [
@@ -93,7 +94,8 @@ func loadObject(
             return true
         }
         guard isWhereWeThink else {
-            throw DatapathError(.failed, "the embedded BPF object has its constants in another order: build it anew")
+            throw BPFError(
+                operation: "find the window's size among the constants of the embedded BPF object: build it anew", errno: EINVAL)
         }
         try object.setValueSize(8 + 8 * groups, map: "windows")
         let wanted = Set(programs.map(\.rawValue))

@@ -9,7 +9,7 @@ struct KernelBench: ~Copyable {
     /// `struct bench_frame`.
     private struct Frame: BitwiseCopyable {
         var length: UInt32 = 0
-        var reserved: UInt32 = 0
+        var group: UInt32 = 0
         var window = xe_window_key()
         var bytes = InlineArray<2048, UInt8>(repeating: 0)
     }
@@ -215,8 +215,12 @@ extension KernelBench {
             if kind == .wire {
                 let key = Self.association(slot(frameNumbers[index]), XE_RECEIVE.rawValue)
                 let association = try associations.lookup(key, as: xe_association.self)
-                // The shim begins behind Ethernet, IPv4 and TCP headers: SPI 4, then the lane.
-                let lane = UInt64(bytes[14 + 20 + 32 + 4]) << 8 | UInt64(bytes[14 + 20 + 32 + 5])
+                // The shim begins behind Ethernet, IPv4 and TCP headers: SPI 4, lane 2, counter 6.
+                let iv = bytes[(14 + 20 + 32 + 4)...].prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+                let lane = iv >> 48
+                let counter = iv & 0xffff_ffff_ffff
+                let groups = UInt64(XE_WINDOW_DEFAULT / XE_WINDOW_GROUP + 1)
+                frame.group = UInt32(counter / UInt64(XE_WINDOW_GROUP) % groups)
                 frame.window = xe_window_key(association: association?.id ?? 0, lane: lane)
             }
             try map.update(UInt32(index), frame)
