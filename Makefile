@@ -87,12 +87,18 @@ demo: ## two nodes with a pod each, real packets, a capture, and an independent 
 	$(SUDO) $(if $(filter-out local,$(KMS)),$(KMS_PYTHON) Tests/kms/servers.py) \
 		.build/debug/xdp-encryptor demo $(if $(filter-out local,$(KMS)),--kms $(KMS)) < /dev/null
 
+rss: ## build the daemon for production, statically, and print its resident memory when idle
+	swift build -c release --static-swift-stdlib --product ebpf-xdp-keymgr
+	swift build -c release --static-swift-stdlib --product xdp-encryptor
+	strip -o .build/release/ebpf-xdp-keymgr.stripped .build/release/ebpf-xdp-keymgr
+	$(SUDO) .ci/rss .build/release/ebpf-xdp-keymgr.stripped .build/release/xdp-encryptor
+
 fmt: ## format the Swift sources
 	swift format --in-place --recursive $(SWIFT_SOURCES)
 
 check: ## complain about Swift sources that `make fmt` would change, and about shell scripts that do not parse
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
-	bash -n .ci/run
+	bash -n .ci/run .ci/rss
 
 include Benchmarks/bench.mk
 

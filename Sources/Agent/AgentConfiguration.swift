@@ -54,6 +54,9 @@ extension AgentConfiguration: Checked {
         ] where path.utf8.first != UInt8(ascii: "/") || path.utf8.contains(0) {
             throw InvalidValue(key, "\"\(path)\" is no absolute path; expected one that begins with /")
         }
+        if let pinPath, pinPath.utf8.contains(UInt8(ascii: ".")) {
+            throw InvalidValue("pinPath", "\"\(pinPath)\" has a dot in it; BPF file systems take none in names")
+        }
         if let window = replayWindow, !(64...8192).contains(window) || window.nonzeroBitCount != 1 {
             throw InvalidValue("replayWindow", "\(window) is out of range; expected a power of two from 64 to 8192")
         }
