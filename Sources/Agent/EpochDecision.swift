@@ -93,6 +93,8 @@ public struct EpochDecision: Sendable, Hashable {
     private static func retirement(
         of epoch: EncryptionEpoch, by next: EncryptionEpoch, nodes: [EncryptionNode], drain: Int64
     ) -> Timestamp? {
+        // A sender beyond the next one: this one has ended before, or there would have been three.
+        guard nodes.allSatisfy({ $0.sending <= next.number }) else { return next.notBefore }
         let moved = nodes.filter { $0.sending >= next.number }
         guard !moved.isEmpty else { return nil }
         let deadline = next.acknowledgeBy.adding(seconds: stragglerSeconds)

@@ -32,6 +32,33 @@ extension EndToEnd {
             }
         }
 
+        @Test("A node that starts afresh after rotations: a new incarnation, new keys, and nobody else notices")
+        func freshStart() throws {
+            try Bench.with(Lab.Plan(nodes: 3)) { bench in
+                for epoch: UInt32 in 2...3 {
+                    try bench.encryption.openEpoch()
+                    try bench.encryption.waitUntilReady(.seconds(30), epoch: epoch)
+                }
+                try bench.encryption.refreshKeys()
+                let before = try bench.verdicts()
+                let others = try bench.traffic()
+                let stream = try others.start("stream", family: 4, "--rate", "300")
+                let fresh = bench.nodes[2]
+                let incarnation = try bench.encryption.object(fresh)?.incarnation
+                try bench.encryption.stop(fresh)
+                #expect(try bench.encryption.detach(fresh).succeeded)
+                try bench.encryption.start(fresh)
+                try wait(for: "a new incarnation", until: .seconds(20)) {
+                    try bench.encryption.object(fresh)?.incarnation != incarnation
+                }
+                try bench.encryption.waitUntilReady(.seconds(20), epoch: 3)
+                let traffic = try Traffic(bench.lab, from: bench.nodes[0].pods[0], to: fresh.pods[0], marker: marker)
+                expectClean(try bench.decoding { try traffic.run("file", family: 4, "--bytes", "300000") })
+                expectUnharmed(try others.finish(stream))
+                #expect(try bench.encryption.verdicts(bench.nodes[1]).since(before[1]).drops == [:])
+            }
+        }
+
         @Test("A node that joins late is spoken with as soon as it is ready, and never in clear")
         func lateNode() throws {
             try Lab.with { lab in
