@@ -7,6 +7,7 @@
  *     gcm.bpf.h, ghash.bpf.h         the cipher
  *     replay.bpf.h                   windows
  *     install.bpf.h                  keys in and out
+ *     upgrade.bpf.h                  keys from one build of these programs to the next
  *     verdict.bpf.h                  counters and events
  *     maps.bpf.h, wire.h             every map and its values
  */
@@ -14,6 +15,7 @@
 #include "encrypt.bpf.h"
 #include "install.bpf.h"
 #include "known.bpf.h"
+#include "upgrade.bpf.h"
 #include "verdict.bpf.h"
 
 /* tcx verdicts (linux/bpf.h since 6.6) */
@@ -190,6 +192,33 @@ int xe_remove(struct xe_remove *request)
 {
 	request->error = xe_remove_key(request->index);
 	return 0;
+}
+
+/* Upgrade, first step. Always returns 0: see `error` in the context. */
+SEC("syscall")
+int xe_upgrade_cipher(struct xe_upgrade *request)
+{
+	request->error = xe_take_cipher(request->index);
+	return 0;
+}
+
+/* Upgrade, second step. The packet is a struct xe_upgrade. */
+SEC("xdp")
+int xe_upgrade_hash_key(struct xdp_md *ctx)
+{
+	struct xe_upgrade *request = (void *)(long)ctx->data;
+	struct xe_scratch *s;
+	int error;
+
+	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	s = xe_scratch_take();
+	if (!s)
+		return XDP_ABORTED;
+	error = xe_take_hash_key(s, request->index);
+	xe_scratch_give(s);
+	request->error = error;
+	return error ? XDP_DROP : XDP_PASS;
 }
 
 /* Seals or opens one text: `struct xe_gcm_request`. */

@@ -136,6 +136,13 @@ struct xe_remove {
 	__s32 error; /* out */
 };
 
+/* Context of the `xe_upgrade_cipher` program, and the packet of `xe_upgrade_hash_key`: one association of an earlier build. */
+struct xe_upgrade {
+	__u32 index;
+	__s32 error; /* out */
+	__u64 reserved; /* a packet has at least 14 bytes */
+};
+
 /* ---- counters and windows ---- */
 
 /*

@@ -20,14 +20,14 @@ public struct DatapathView: Sendable {
             throw DatapathError(.failed, "\(pinPath) cannot be read: run this command as root")
         }
         let builds = try pins.completeBuilds()
-        guard pins.hasAllMaps, let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first else {
+        guard pins.hasSharedMaps, let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first else {
             throw DatapathError(
                 .failed,
                 "nothing is loaded: there are no pins under \(pinPath). Start ebpf-xdp-keymgr on this node, or give its pin path with --pin-path"
             )
         }
         do {
-            let maps = try pins.openMaps()
+            let maps = try pins.openMaps(build: build)
             let layout = try maps.config.lookup(UInt32(0), as: xe_config.self)?.layout ?? 0
             guard layout == UInt32(XE_LAYOUT) else {
                 throw DatapathError(

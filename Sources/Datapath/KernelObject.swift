@@ -1,6 +1,5 @@
 internal import BPF
 internal import BPFObjects
-internal import Glibc
 
 /// The maps of bpf/maps.bpf.h that user space works with.
 struct KernelMaps: ~Copyable, Sendable {
@@ -15,11 +14,15 @@ struct KernelMaps: ~Copyable, Sendable {
     let events: BPFMap
     let keyUses: BPFMap
 
-    /// Their names in the source.
-    static let names = [
-        "config", "endpoints", "peers", "associations", "lanes", "windows", "strict_cidrs", "verdicts", "events",
-        "key_uses",
+    /// Names in the source of the maps that all builds of the programs share. `associations` is each build's own, and what is not
+    /// named here is scratch.
+    static let shared = [
+        "config", "endpoints", "peers", "lanes", "windows", "strict_cidrs", "verdicts", "events", "key_uses", "spis",
     ]
+    /// Each build's own, because the kernel ties the kptrs in it to the object that declared them.
+    static let associationsName = "associations"
+    /// Where programs find the associations of the build before them.
+    static let earlierName = "earlier"
 
     /// Gets each by its name in the source.
     init(_ open: (String) throws(BPFError) -> BPFMap) throws(BPFError) {
@@ -65,6 +68,10 @@ public enum KernelProgram: String, Sendable, CaseIterable {
     case encryptTC = "xe_encrypt_tc"
     /// For benchmarks.
     case floor = "xe_floor"
+    /// Takes a cipher over from an earlier build; runs once a call.
+    case upgradeCipher = "xe_upgrade_cipher"
+    /// Completes what `upgradeCipher` took over.
+    case upgradeHashKey = "xe_upgrade_hash_key"
 
     /// What a node needs, and what is pinned.
     static let pinned: [KernelProgram] = [.encrypt, .decrypt, .guard, .install, .remove]
@@ -75,7 +82,7 @@ func loadObject(
     options: Datapath.Options, programs: [KernelProgram]
 ) throws(DatapathError) -> BPFObject {
     try options.validate()
-    do throws(BPFError) {
+    do {
         let object = try BPFObject(.encryptor)
         let slots = options.capacity.peers + 1
         for (map, count) in [
@@ -85,19 +92,7 @@ func loadObject(
         ] {
             try object.setMaxEntries(count, map: map)
         }
-        // A replay window's size is a constant to the verifier, and that of the map's values.
-        let groups = options.window / UInt32(XE_WINDOW_GROUP) + 1
-        let isWhereWeThink = try object.withReadOnlyData { constants in
-            // `xe_window_groups` is the first of them, with the value for the standard window.
-            guard constants.load(as: UInt32.self) == UInt32(XE_WINDOW_DEFAULT / XE_WINDOW_GROUP) + 1 else { return false }
-            constants.storeBytes(of: groups, as: UInt32.self)
-            return true
-        }
-        guard isWhereWeThink else {
-            throw BPFError(
-                operation: "find the window's size among the constants of the embedded BPF object: build it anew", errno: EINVAL)
-        }
-        try object.setValueSize(8 + 8 * groups, map: "windows")
+        try setWindow(options.window, object)
         let wanted = Set(programs.map(\.rawValue))
         for name in object.programNames { try object.setAutoload(wanted.contains(name), program: name) }
         try object.load()
@@ -113,4 +108,19 @@ func loadObject(
     } catch {
         throw KernelRequirements.explain(error)
     }
+}
+
+/// Sets the replay window's size, in packets: a constant to the verifier, and the size of the map's values.
+func setWindow(_ packets: UInt32, _ object: borrowing BPFObject) throws(BPFError) {
+    let groups = packets / UInt32(XE_WINDOW_GROUP) + 1
+    let isWhereWeThink = try object.withReadOnlyData { constants in
+        // `xe_window_groups` is the first of them, with the value for the standard window.
+        guard constants.load(as: UInt32.self) == UInt32(XE_WINDOW_DEFAULT / XE_WINDOW_GROUP) + 1 else { return false }
+        constants.storeBytes(of: groups, as: UInt32.self)
+        return true
+    }
+    guard isWhereWeThink else {
+        throw BPFError(operation: "set the replay window: the object's constants are in another order", errno: 22)
+    }
+    try object.setValueSize(8 + 8 * groups, map: "windows")
 }

@@ -22,11 +22,22 @@ struct Opening {
         return programs
     }
 
+    private func swapPrograms(_ attacher: Attacher) throws(DatapathError) {
+        guard let programs = programs.programs.take() else { return }
+        do throws(DatapathError) {
+            try attacher.swapPrograms(programs)
+        } catch {
+            self.programs.programs = consume programs
+            throw error
+        }
+        self.programs.programs = consume programs
+    }
+
     static func open(options: Datapath.Options, attacher: Attacher) throws(DatapathError) -> Opening {
         let pins = attacher.pins
         let builds = try pins.completeBuilds()
         let hasLinks = try !pins.linkedPods().isEmpty
-        if pins.hasAllMaps, let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first {
+        if pins.hasSharedMaps, let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first {
             let layout = try pinnedLayout(pins)
             if layout == UInt32(XE_LAYOUT) {
                 return try pickUp(build, options: options, attacher: attacher)
@@ -63,17 +74,13 @@ struct Opening {
     private static func load(options: Datapath.Options, pins: Pins) throws(DatapathError) -> Opening {
         let object = try loadObject(options: options, programs: KernelProgram.pinned)
         try Files.makeFolder(pins.maps)
-        let build = Pins.embeddedBuild
-        try Files.makeFolder("\(pins.programs)/\(build)")
         do {
-            for name in KernelMaps.names { try object.map(name).pin(at: pins.map(name)) }
-            for program in KernelProgram.pinned {
-                try object.program(program.rawValue).pin(at: pins.program(program, build: build))
-            }
+            for name in KernelMaps.shared { try object.map(name).pin(at: pins.map(name)) }
         } catch {
             throw DatapathError(.failed, error.description)
         }
-        return try open(build: build, pins: pins, isFresh: true, warnings: [])
+        try pins.pin(object, build: Pins.embeddedBuild)
+        return try open(build: Pins.embeddedBuild, pins: pins, isFresh: true, warnings: [])
     }
 
     private static func open(
@@ -81,7 +88,7 @@ struct Opening {
     ) throws(DatapathError) -> Opening {
         do {
             let tables = Tables(
-                maps: try pins.openMaps(), install: try pins.openProgram(.install, build: build),
+                maps: try pins.openMaps(build: build), install: try pins.openProgram(.install, build: build),
                 remove: try pins.openProgram(.remove, build: build))
             let programs = Attacher.Programs(
                 encrypt: try pins.openProgram(.encrypt, build: build),
@@ -93,18 +100,27 @@ struct Opening {
         }
     }
 
-    /// Opens what an earlier process pinned.
+    /// Opens what an earlier process pinned. Where that was of another build, this one's programs take over; when they cannot, the
+    /// earlier ones stay: traffic goes on in either case.
     private static func pickUp(
-        _ build: String, options: Datapath.Options, attacher: Attacher
+        _ found: String, options: Datapath.Options, attacher: Attacher
     ) throws(DatapathError) -> Opening {
         let pins = attacher.pins
+        var build = found
         var warnings: [String] = []
         if build != Pins.embeddedBuild {
-            warnings.append(
-                "programs of build \(build) stay in use; this binary brings build \(Pins.embeddedBuild), which takes over after 'ebpf-xdp-keymgr detach' or a reboot"
-            )
+            do throws(DatapathError) {
+                try Upgrade.load(from: build, pins: pins)
+                build = Pins.embeddedBuild
+            } catch {
+                warnings.append(
+                    "programs of build \(build) stay in use, because build \(Pins.embeddedBuild) of this binary cannot take over: \(error.message)"
+                )
+            }
         }
         var opened = try open(build: build, pins: pins, isFresh: false, warnings: warnings)
+        // Also after an upgrade that was cut off between two links: from here on, keys go into one build's map only.
+        try opened.swapPrograms(attacher)
         let config = try opened.tables.config()
         if config.node_id != options.nodeID { try opened.tables.setNodeID(options.nodeID) }
         if config.window != options.window {
@@ -113,9 +129,9 @@ struct Opening {
             )
         }
         opened.warnings += opened.tables.capacityWarnings(options.capacity)
-        // Incomplete builds, of a process that was killed while it pinned.
+        // The build before, and what a process left that was killed while it pinned.
         for other in try Files.list(pins.programs) where other != build {
-            try Files.removeFolder("\(pins.programs)/\(other)")
+            try Files.removeFolder(pins.build(other))
         }
         return opened
     }

@@ -3,8 +3,9 @@ internal import Crypto
 
 /// Where the kernel's objects are pinned: the folder that outlives the daemon.
 ///
-///     maps/NAME                       each map that user space works with, and those that programs share
+///     maps/NAME                       each map that builds of the programs share
 ///     programs/BUILD/NAME             the programs, in a folder named for the compiled object that they come from
+///     programs/BUILD/associations     the keys, in the map of that build
 ///     links/POD/{encrypt,decrypt,guard}
 struct Pins: Sendable {
     let root: String
@@ -14,7 +15,9 @@ struct Pins: Sendable {
     var links: String { "\(root)/links" }
 
     func map(_ name: String) -> String { "\(maps)/\(name)" }
-    func program(_ program: KernelProgram, build: String) -> String { "\(programs)/\(build)/\(program.rawValue)" }
+    func build(_ build: String) -> String { "\(programs)/\(build)" }
+    func program(_ program: KernelProgram, build: String) -> String { "\(self.build(build))/\(program.rawValue)" }
+    func associations(build: String) -> String { "\(self.build(build))/\(KernelMaps.associationsName)" }
     func link(_ hook: PodHook, pod: String) -> String { "\(linkFolder(pod))/\(hook.rawValue)" }
 
     /// A BPF file system refuses names with dots, so they are written as %2E there; no pod's name has a '%'.
@@ -31,15 +34,16 @@ struct Pins: Sendable {
         }.joined()
     }()
 
-    /// Builds whose programs are all pinned.
+    /// Builds of which everything is pinned.
     func completeBuilds() throws(DatapathError) -> [String] {
         try Files.list(programs).filter { build in
-            KernelProgram.pinned.allSatisfy { Files.exists(program($0, build: build)) }
+            Files.exists(associations(build: build))
+                && KernelProgram.pinned.allSatisfy { Files.exists(program($0, build: build)) }
         }
     }
 
-    /// Whether every map is pinned that user space opens.
-    var hasAllMaps: Bool { KernelMaps.names.allSatisfy { Files.exists(map($0)) } }
+    /// Whether every map is pinned that builds share.
+    var hasSharedMaps: Bool { KernelMaps.shared.allSatisfy { Files.exists(map($0)) } }
 
     /// Pods that have a link pinned.
     func linkedPods() throws(DatapathError) -> [String] {
@@ -55,8 +59,24 @@ struct Pins: Sendable {
         }
     }
 
-    func openMaps() throws(BPFError) -> KernelMaps {
-        try KernelMaps { (name) throws(BPFError) in try BPFMap(pinned: map(name)) }
+    func openMaps(build: String) throws(BPFError) -> KernelMaps {
+        try KernelMaps { (name) throws(BPFError) in
+            try BPFMap(pinned: name == KernelMaps.associationsName ? associations(build: build) : map(name))
+        }
+    }
+
+    /// Pins what belongs to one build, in place of what a killed process may have left of it.
+    func pin(_ object: borrowing BPFObject, build: String) throws(DatapathError) {
+        try Files.removeFolder(self.build(build))
+        try Files.makeFolder(self.build(build))
+        do {
+            for program in KernelProgram.pinned {
+                try object.program(program.rawValue).pin(at: self.program(program, build: build))
+            }
+            try object.map(KernelMaps.associationsName).pin(at: associations(build: build))
+        } catch {
+            throw DatapathError(.failed, error.description)
+        }
     }
 
     func openProgram(_ kind: KernelProgram, build: String) throws(BPFError) -> BPFProgram {

@@ -318,7 +318,7 @@ struct DatapathTests {
     // MARK: cuts
 
     /// A process killed while it pinned: the next one starts afresh.
-    @Test(arguments: ["maps/windows", "programs/*/xe_guard", "maps/*", "programs/*"])
+    @Test(arguments: ["maps/windows", "programs/*/xe_guard", "programs/*/associations", "maps/*", "programs/*"])
     func interruptedStartIsCleaned(missing: String) throws {
         let first: Incarnation
         do { first = try Datapath(options: node.options).state().incarnation }
@@ -326,7 +326,7 @@ struct DatapathTests {
         let datapath = try Datapath(options: node.options)
         #expect(datapath.isFresh)
         #expect(try datapath.state().incarnation != first)
-        #expect(node.pins.count == KernelMaps.names.count + KernelProgram.pinned.count)
+        #expect(node.pins.count == KernelMaps.shared.count + KernelProgram.pinned.count + 1)
     }
 
     /// With programs attached nothing is thrown away: it says what to do.
