@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What `make bench-packet` and `make bench-scale` run by BPF_PROG_TEST_RUN, many times a call: the product's own programs, each
- * followed by putting a packet there again. Putting back is measured alone, too, and subtracted: only the store and the
- * window's reset, so the helper calls that undo the resizing count against us.
+ * followed by undoing the resizing and putting a packet there again. Both are measured alone, too, and subtracted.
  */
 #include "../../bpf/encryptor.bpf.c"
 
@@ -112,4 +111,24 @@ SEC("xdp.frags")
 int bench_restore_wire(struct xdp_md *ctx)
 {
 	return bench_restore_frame(ctx, 1) ? XDP_ABORTED : XDP_PASS;
+}
+
+/* bench_restore_plain, and twice the calls by which bench_encrypt undoes the resizing. */
+SEC("xdp.frags")
+int bench_undo_encrypt(struct xdp_md *ctx)
+{
+	if (bpf_xdp_adjust_head(ctx, -XE_SHIM_LEN) || bpf_xdp_adjust_head(ctx, XE_SHIM_LEN))
+		return XDP_ABORTED;
+	return bench_restore_frame(ctx, 0) ? XDP_ABORTED : XDP_PASS;
+}
+
+/* bench_restore_plain, and twice the calls by which bench_decrypt undoes mark and resizing. */
+SEC("xdp.frags")
+int bench_undo_decrypt(struct xdp_md *ctx)
+{
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct xe_marker)) ||
+	    bpf_xdp_adjust_meta(ctx, sizeof(struct xe_marker)) || bpf_xdp_adjust_head(ctx, -XE_SHIM_LEN) ||
+	    bpf_xdp_adjust_head(ctx, XE_SHIM_LEN))
+		return XDP_ABORTED;
+	return bench_restore_frame(ctx, 0) ? XDP_ABORTED : XDP_PASS;
 }

@@ -23,9 +23,9 @@ public struct PacketReport: Codable, Sendable {
         public var blocks: Int
         /// The AES kfunc for that many blocks.
         public var floor: Spread
-        /// The encrypting program, less putting the packet back.
+        /// The encrypting program, less what undoes its work.
         public var encrypt: Spread
-        /// The decrypting program, less putting the packet back.
+        /// The decrypting program, less what undoes its work.
         public var decrypt: Spread
 
         /// Times of one payload.

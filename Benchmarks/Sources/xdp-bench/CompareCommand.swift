@@ -27,6 +27,8 @@ struct CompareCommand: ParsableCommand {
     var quick = false
     @Option(help: "Only candidates whose names contain one of these words, comma-separated.")
     var only: String?
+    @Option(help: "The folder with ebpf-xdp-keymgr and xdp-encryptor.")
+    var programs = ".build/release"
     @Option(help: "Write the result to this file, as JSON.")
     var json: String?
     @Option(help: "Write a plot to this file, as SVG.")
@@ -38,10 +40,14 @@ struct CompareCommand: ParsableCommand {
         }
     }
 
-    private static let everyone: [any Candidate] = [
-        Plain(), Ours(engine: .ecb), Ours(engine: .aead), EnvoyPair(), HAProxyPair(), NginxPair(),
-        WireGuard(place: .userSpace), WireGuard(place: .kernel),
-    ]
+    private var ours: Ours { Ours(engine: .ecb, programs: programs) }
+
+    private var everyone: [any Candidate] {
+        [
+            Plain(), ours, Ours(engine: .aead, programs: programs), EnvoyPair(), HAProxyPair(), NginxPair(),
+            WireGuard(place: .userSpace), WireGuard(place: .kernel),
+        ]
+    }
 
     private var workloads: [Workload] {
         var list: [Workload] = []
@@ -62,7 +68,7 @@ struct CompareCommand: ParsableCommand {
             throw LabError("network namespaces and BPF programs need root; run this again as root")
         }
         let words = only.map { $0.lowercased().split(separator: ",") }
-        let candidates = Self.everyone.filter { candidate in
+        let candidates = everyone.filter { candidate in
             words?.contains { candidate.name.lowercased().contains($0) } ?? true
         }
         guard !candidates.isEmpty else { throw ValidationError("no candidate's name contains \(only ?? "")") }
@@ -146,7 +152,7 @@ struct CompareCommand: ParsableCommand {
     /// What is asked of ours, by the medians of this run.
     private func targets(_ report: Report) -> [Report.Target] {
         let rpc = Workload.rpc(.http1, body: 100, connections: 32).name
-        let ours = Ours(engine: .ecb).name
+        let ours = self.ours.name
         func ratio(_ metric: Metric, to other: any Candidate) -> Double? {
             guard let mine = report.median(ours, rpc, metric), let theirs = report.median(other.name, rpc, metric),
                 theirs > 0

@@ -25,6 +25,8 @@ struct KernelBench: ~Copyable {
         case decrypt = "bench_decrypt"
         case restorePlain = "bench_restore_plain"
         case restoreWire = "bench_restore_wire"
+        case undoEncrypt = "bench_undo_encrypt"
+        case undoDecrypt = "bench_undo_decrypt"
         case floor = "xe_floor"
     }
 
@@ -233,7 +235,7 @@ extension KernelBench {
         let packet: [UInt8]
         switch program {
         case .floor: packet = floorRequest
-        case .encrypt, .restorePlain:
+        case .encrypt, .restorePlain, .undoEncrypt, .undoDecrypt:
             try load(.plain)
             packet = plain[0]
         case .decrypt, .restoreWire:
@@ -273,6 +275,16 @@ extension KernelBench {
             let info = try object.program(name).info()
             return (name, info.verifiedInstructions, info.nativeSize)
         }
+    }
+
+    /// Nanoseconds that the product's program takes for a packet: what undoes its work is measured beside it and subtracted.
+    mutating func packet(_ program: Program, repeating: Int) throws -> Double {
+        let whole = try run(program, repeating: repeating)
+        let plain = try run(.restorePlain, repeating: repeating)
+        let undo = try run(program == .encrypt ? .undoEncrypt : .undoDecrypt, repeating: repeating) - plain
+        // With many frames, the window's reset would find it cold when it is alone, and costs more than behind the program.
+        let restore = program == .encrypt || frames > 1 ? plain : try run(.restoreWire, repeating: repeating)
+        return whole - restore - undo / 2
     }
 
     /// Bytes of all maps of the product, as the kernel accounts for them.

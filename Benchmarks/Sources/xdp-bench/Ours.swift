@@ -19,19 +19,14 @@ struct Ours: Candidate {
         }
     }
 
-    /// Where the release build is.
-    static func programs() -> String? {
-        guard let root = Python.repository else { return nil }
-        let folder = root + "/.build/release"
-        let all = ["ebpf-xdp-keymgr", "xdp-encryptor"].allSatisfy { access("\(folder)/\($0)", X_OK) == 0 }
-        return all ? folder : nil
-    }
+    /// The folder with ebpf-xdp-keymgr and xdp-encryptor.
+    let programs: String
 
     private static var moduleIsLoaded: Bool { access("/sys/module/bpf_crypto_aead", F_OK) == 0 }
 
     func reasonForAbsence() -> String? {
-        if Self.programs() == nil {
-            return "there is no release build of ebpf-xdp-keymgr and xdp-encryptor (make release)"
+        for program in ["ebpf-xdp-keymgr", "xdp-encryptor"] where access("\(programs)/\(program)", X_OK) != 0 {
+            return "there is no \(program) in \(programs) (make release)"
         }
         // The engine is chosen when a key is installed: the module, where it is loaded.
         switch engine {
@@ -41,7 +36,7 @@ struct Ours: Candidate {
     }
 
     func start(on lab: Lab) throws -> Running {
-        let encryption = try Encryption(lab, programs: Self.programs())
+        let encryption = try Encryption(lab, programs: programs)
         try encryption.start()
         var running = Running.direct(lab.server.address)
         for node in lab.nodes {
@@ -57,8 +52,11 @@ func mapBytes(under folder: String) throws -> Int {
     let names = (try? FileManager.default.subpathsOfDirectory(atPath: folder)) ?? []
     return try names.reduce(0) { sum, name in
         let path = "\(folder)/\(name)"
-        // Pins of programs and links look the same from outside.
-        guard let map = try? BPFMap(pinned: path) else { return sum }
+        // Pins of programs and links look the same from outside, and can be opened as well.
+        guard let map = try? BPFMap(pinned: path),
+            let kind = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(map.fd)"),
+            kind == "anon_inode:bpf-map"
+        else { return sum }
         return try sum + memory(of: map)
     }
 }

@@ -30,10 +30,8 @@ struct PacketCommand: ParsableCommand {
             var decrypt = Spread()
             for _ in 0..<options.runs {
                 floor.samples.append(try bench.run(.floor, repeating: repeating))
-                encrypt.samples.append(
-                    try bench.run(.encrypt, repeating: repeating) - bench.run(.restorePlain, repeating: repeating))
-                decrypt.samples.append(
-                    try bench.run(.decrypt, repeating: repeating) - bench.run(.restoreWire, repeating: repeating))
+                encrypt.samples.append(try bench.packet(.encrypt, repeating: repeating))
+                decrypt.samples.append(try bench.packet(.decrypt, repeating: repeating))
             }
             report.sizes.append(
                 .init(

@@ -43,12 +43,8 @@ struct ScaleCommand: ParsableCommand {
             let repeating = payload < 1000 ? 100_000 : 10_000
             for run in 0...options.runs {
                 for (index, holder) in holders.enumerated() {
-                    let encrypt =
-                        try holder.bench.run(.encrypt, repeating: repeating)
-                        - holder.bench.run(.restorePlain, repeating: repeating)
-                    // Putting back plain packets is subtracted here, too: alone, the window's reset would find it cold.
-                    let baseline = try holder.bench.run(.restorePlain, repeating: repeating)
-                    let decrypt = try holder.bench.run(.decrypt, repeating: repeating) - baseline
+                    let encrypt = try holder.bench.packet(.encrypt, repeating: repeating)
+                    let decrypt = try holder.bench.packet(.decrypt, repeating: repeating)
                     // The first run makes replay windows and warms caches.
                     guard run > 0 else { continue }
                     report.sizes[index].encrypt[payload, default: Spread()].samples.append(encrypt)
