@@ -52,7 +52,7 @@ public actor Agent: Service {
             inbox.wake.yield()
         }
         defer { source.stop() }
-        let keeper = DEKKeeper(kms: kms, adopted: try adoptedLeases())
+        let keeper = DEKKeeper(kms: kms, policy: configuration.kms.lifecycle, adopted: try adoptedLeases())
 
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await keeper.run() }
@@ -97,9 +97,9 @@ public actor Agent: Service {
         for epoch in live {
             if let dek = await keeper.dek(epoch) { keyring.add(dek, epoch: epoch) }
         }
-        keyring.keep(only: live)
         var lapsed: Set<Epoch> = []
         for epoch in live where await !keeper.isUsable(epoch) { lapsed.insert(epoch) }
+        keyring.keep(only: live.filter { !lapsed.contains($0) })
 
         let report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, now: now)
         self.reconciler = reconciler

@@ -30,7 +30,8 @@ public struct DEKLifecycle: Sendable {
             self.renewal = renewal
             self.adoption = min(adoption, ttl)
             self.spread = spread
-            self.gate = gate
+            // A short lease must see several attempts between its renewal and its end.
+            self.gate = gate.bounded(by: ttl)
         }
     }
 

@@ -9,6 +9,8 @@ public struct KMSConfiguration: Sendable, Hashable, Codable {
     public var caFile: String?
     /// For one call, in seconds: 1 to 60; 5 if absent.
     public var timeoutSeconds: Int?
+    /// How long a node may use a DEK without having been let unwrap it again, in seconds: 10 to 2,592,000; 24 hours if absent.
+    public var leaseSeconds: Int?
 
     /// Provider `local`.
     public var local: Local?

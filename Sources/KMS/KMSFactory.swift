@@ -13,6 +13,9 @@ extension KMSConfiguration {
     ) throws(KMSError) -> any KeyManagementService {
         let provider = try chosenProvider(environment)
         let timeout = try checkedTimeout(provider)
+        if let leaseSeconds, !(10...2_592_000).contains(leaseSeconds) {
+            throw KMSError(.misconfigured, provider, "kms.leaseSeconds is \(leaseSeconds); expected 10 to 2592000")
+        }
         switch provider {
         case .local:
             return LocalKMS(kekFile: try section(local, provider).kekFile)
@@ -25,6 +28,11 @@ extension KMSConfiguration {
         case .openbao:
             return try makeOpenBao(section(openbao, provider), httpService(http, provider), time, timeout)
         }
+    }
+
+    /// How leases last and are renewed.
+    public var lifecycle: DEKLifecycle.Policy {
+        leaseSeconds.map { DEKLifecycle.Policy(ttl: .seconds($0)) } ?? DEKLifecycle.Policy()
     }
 
     /// `provider` and `KMS_PROVIDER`: one of them, or both if they agree.

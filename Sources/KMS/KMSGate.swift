@@ -32,6 +32,17 @@ public struct KMSGate: Sendable {
             self.budget = budget
             self.budgetRefill = budgetRefill
         }
+
+        /// The same, with no wait longer than a twentieth of a lease.
+        func bounded(by ttl: Duration) -> Policy {
+            var policy = self
+            policy.cap = min(cap, ttl / 20)
+            policy.base = min(base, policy.cap)
+            policy.refusalCap = min(refusalCap, ttl / 20)
+            policy.refusalBase = min(refusalBase, policy.refusalCap)
+            policy.budgetRefill = min(budgetRefill, ttl / 50)
+            return policy
+        }
     }
 
     /// What the gate says to somebody who wants to call.

@@ -25,6 +25,7 @@ public struct LocalKMS: KeyManagementService {
     /// context's canonical bytes.
     public func generateDEK(for context: KeyContext) async throws(KMSError) -> WrappedDEK {
         let kek = try KEKFile.read(kekFile).current
+        defer { overwriteKeySchedule() }
         let dek = SecretBytes(random: DEK.size)
         let wrapped: [UInt8]
         do {
@@ -52,6 +53,7 @@ public struct LocalKMS: KeyManagementService {
             throw KMSError(
                 .malformedBlob, .local, "\(blob.wrapped.count) wrapped bytes instead of \(12 + DEK.size + 16)")
         }
+        defer { overwriteKeySchedule() }
         var plaintext: Data
         do {
             let box = try AES.GCM.SealedBox(combined: blob.wrapped)
@@ -64,6 +66,13 @@ public struct LocalKMS: KeyManagementService {
         }
         defer { plaintext.withUnsafeMutableBytes { wipe($0) } }
         return plaintext.withUnsafeBytes { SecretBytes(copying: $0) }
+    }
+
+    /// AES-GCM of swift-crypto frees its key schedule, whose first half is the key itself, without zeroing it. The next one gets the
+    /// same piece of the heap: it is made here, of a key of zeros. (A test searches the memory of a running daemon for KEKs.)
+    private func overwriteKeySchedule() {
+        let zeros = SymmetricKey(data: [UInt8](repeating: 0, count: DEK.size))
+        _ = try? AES.GCM.seal([UInt8](), using: zeros)
     }
 
     /// The fingerprint of the file's first KEK.

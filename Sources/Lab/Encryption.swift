@@ -17,6 +17,7 @@ public final class Encryption: Sendable {
     public let programs: String
 
     private let servers: KMSServers?
+    private let leaseSeconds: Int?
     private let daemons = Mutex<[Int: ChildProcess]>([:])
 
     /// What a node says of itself in the cluster directory, as far as the lab cares.
@@ -58,11 +59,13 @@ public final class Encryption: Sendable {
     ///   - mode: `strict` or `permissive`, of all endpoints.
     ///   - programs: the folder with ebpf-xdp-keymgr and xdp-encryptor; nil looks for it.
     ///   - servers: The KMS; nil for a KEK file.
+    ///   - leaseSeconds: How long a node may use a DEK without having been let unwrap it again; nil for the default.
     public init(
         _ lab: Lab, mode: String = "strict", acknowledgeWithinSeconds: Int = 5, drainSeconds: Int = 1,
-        programs: String? = nil, servers: KMSServers? = nil
+        programs: String? = nil, servers: KMSServers? = nil, leaseSeconds: Int? = nil
     ) throws {
         self.lab = lab
+        self.leaseSeconds = leaseSeconds
         self.servers = servers
         cluster = lab.directory + "/cluster"
         kek = lab.directory + "/kek"
@@ -165,7 +168,9 @@ public final class Encryption: Sendable {
 
     /// The `kms` section of a configuration.
     private func section(kek: String) -> String {
-        servers?.section ?? "{\"provider\": \"local\", \"local\": {\"kekFile\": \"\(kek)\"}}"
+        let lease = leaseSeconds.map { "\"leaseSeconds\": \($0), " } ?? ""
+        guard let servers else { return "{\(lease)\"provider\": \"local\", \"local\": {\"kekFile\": \"\(kek)\"}}" }
+        return "{\(lease)" + servers.section.dropFirst()
     }
 
     /// Unwraps the DEKs for the decoder, in Python: nothing in the product can export one.

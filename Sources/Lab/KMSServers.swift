@@ -8,11 +8,15 @@ public struct KMSServers: Sendable {
     /// The `kms` section of a configuration, in JSON.
     let section: String
 
+    /// Files with tokens that nodes show.
+    let secretFiles: [String]
+
     private struct Description: Decodable {
         struct Case: Decodable {
             var provider: String
             var text: String
             var primary: Bool?
+            var secretFiles: [String]?
         }
         var control: String
         var cases: [Case]
@@ -34,6 +38,7 @@ public struct KMSServers: Sendable {
         self.provider = provider
         control = description.control
         section = found.text
+        secretFiles = found.secretFiles ?? []
     }
 
     /// Makes the servers' ports, which are on our loopback, reachable on the loopback of the lab's nodes.

@@ -68,6 +68,8 @@ class Server:
                     result = answer(Request(self))
                 except Refusal as refusal:
                     result = (refusal.status, refusal.body, refusal.headers)
+                except Exception as problem:  # a fault of the stand-in: say so instead of closing the connection
+                    result = (500, {"error": f"{type(problem).__name__}: {problem}"}, {})
                 status, body, headers = result if isinstance(result, tuple) else (200, result, {})
                 data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)

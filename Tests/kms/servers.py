@@ -127,7 +127,7 @@ class Servers:
         return {
             "control": self.control.base,
             "cases": [
-                case("aws: web identity (IRSA)", "aws", aws, web, primary=True),
+                case("aws: web identity (IRSA)", "aws", aws, web, primary=True, secretFiles=[aws_token]),
                 case("aws: EKS Pod Identity", "aws", aws, None, {
                     "AWS_CONTAINER_CREDENTIALS_FULL_URI": metadata + "/v1/credentials",
                     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": self.file("pod-token", POD_TOKEN)}),
@@ -145,13 +145,14 @@ class Servers:
                      {**federation, "serviceAccount": ACCOUNT, "iamEndpoint": self.google.sts.base}),
                 case("gcp: expired token", "gcp", google,
                      {**federation, "tokenFile": self.file("gcp-expired", token("https:" + AUDIENCE, -5))}, refusal="expired-token"),
-                case("azure: workload identity", "azure", azure, workload, primary=True),
+                case("azure: workload identity", "azure", azure, workload, primary=True, secretFiles=[azure_token]),
                 case("azure: managed identity", "azure", azure, {"source": "managed-identity", "endpoint": self.azure.imds.base}),
                 case("azure: managed HSM key", "azure", {**azure, "key": "aeskek", "algorithm": "A256KW"}, workload),
                 case("azure: foreign token", "azure", azure,
                      {**workload, "tokenFile": self.file("azure-foreign", Cluster().token("api://AzureADTokenExchange"))},
                      refusal="denied"),
-                case("openbao: JWT", "openbao", bao, {"source": "jwt", "role": "node", "tokenFile": bao_jwt}, primary=True),
+                case("openbao: JWT", "openbao", bao, {"source": "jwt", "role": "node", "tokenFile": bao_jwt}, primary=True,
+                     secretFiles=[bao_jwt]),
                 case("openbao: Kubernetes", "openbao", bao, {"source": "kubernetes", "role": "node", "tokenFile": bao_jwt}),
                 case("openbao: token file", "openbao", bao,
                      {"source": "token", "tokenFile": self.file("bao-token", self.openbao.new_token())}),
