@@ -6,9 +6,8 @@ internal import Secrets
 
 /// `HTTPService` on AsyncHTTPClient.
 ///
-/// Residue: AsyncHTTPClient and NIO keep headers in Swift strings and bodies in buffers of their own, which we cannot reach
-/// afterwards. The body is moved to secret memory piece by piece, and each piece is zeroed in place where we are its last
-/// holder; TLS and socket buffers of the libraries are not.
+/// Residue: AsyncHTTPClient and NIO keep headers in Swift strings and bodies in buffers of their own. The body is moved to secret
+/// memory piece by piece, and each piece is zeroed where it lies in NIO's buffer; what the libraries copied before is out of reach.
 public final class AsyncHTTPService: HTTPService {
     private let client: HTTPClient
 
@@ -77,13 +76,19 @@ public final class AsyncHTTPService: HTTPService {
     private func collect(_ body: HTTPClientResponse.Body, from endpoint: HTTPEndpoint) async throws -> SecretBytes {
         var pieces: [SecretBytes] = []
         var count = 0
-        for try await var piece in body {
+        for try await piece in body {
             count += piece.readableBytes
             guard count <= HTTPLimits.body else {
                 throw HTTPFault(.tooLarge, "\(endpoint.authority) answered with more than \(HTTPLimits.body) bytes")
             }
-            pieces.append(piece.withUnsafeReadableBytes { SecretBytes(copying: $0) })
-            wipe(&piece)
+            pieces.append(
+                piece.withUnsafeReadableBytes { bytes in
+                    let secret = SecretBytes(copying: bytes)
+                    // In place, although the channel's own buffer shares this storage: writing through the ByteBuffer would copy it first
+                    // and zero the copy. These bytes were parsed and handed to us; nobody reads them again.
+                    wipe(UnsafeMutableRawBufferPointer(mutating: bytes))
+                    return secret
+                })
         }
         if pieces.count == 1 { return pieces[0] }
         return SecretBytes(count: count) { buffer in
@@ -122,8 +127,9 @@ public final class AsyncHTTPService: HTTPService {
     }
 }
 
-/// Zeroes a buffer in place if nobody else holds its storage (else a copy of it would be zeroed, to no harm), and empties it.
+/// Zeroes a buffer in place, although a channel may share its storage: what it still has to write of a request that is over may as well be
+/// zeros.
 private func wipe(_ buffer: inout ByteBuffer) {
-    buffer.withUnsafeMutableReadableBytes { wipe($0) }
+    buffer.withUnsafeReadableBytes { wipe(UnsafeMutableRawBufferPointer(mutating: $0)) }
     buffer.clear()
 }

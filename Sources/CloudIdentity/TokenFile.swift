@@ -80,7 +80,9 @@ public enum FormBody {
             case .secret(let secret):
                 // Reserved before, so that no growth leaves a copy behind.
                 text.reserveCapacity(text.count + 3 * secret.count + 1024)
-                secret.withUnsafeBytes { text += PercentEncoding.encode($0) }
+                var encoded = secret.withUnsafeBytes { PercentEncoding.encode($0) }
+                text += encoded
+                wipe(&encoded)
             }
         }
         return SecretBytes(zeroing: &text)
