@@ -257,6 +257,16 @@ public final class Encryption: Sendable {
         }
     }
 
+    /// Opens the next epoch, number `epoch`, and waits until all nodes send with it and the one before has gone.
+    public func rotate(to epoch: UInt32) throws {
+        try openEpoch()
+        try waitUntilReady(.seconds(30), epoch: epoch)
+        try refreshKeys()
+        try wait(for: "epoch \(epoch - 1) to go; \(report)", until: .seconds(30)) {
+            try lab.nodes.allSatisfy { try object($0)?.epochs == [epoch] }
+        }
+    }
+
     /// What the nodes say, for messages.
     private var report: String {
         lab.nodes.map { node in

@@ -14,15 +14,7 @@ extension EndToEnd {
                 let report = try bench.decoding {
                     let stream = try traffic.start("stream", family: 4, "--rate", "500")
                     let stream6 = try traffic.start("stream", family: 6, "--rate", "300")
-                    for epoch in 2...(count + 1) {
-                        try bench.encryption.openEpoch()
-                        try bench.encryption.waitUntilReady(.seconds(30), epoch: UInt32(epoch))
-                        try bench.encryption.refreshKeys()
-                        // At most two epochs are live: the one before must be gone before the next but one comes.
-                        try wait(for: "epoch \(epoch - 1) to go", until: .seconds(30)) {
-                            try bench.nodes.allSatisfy { try bench.encryption.object($0)?.epochs == [UInt32(epoch)] }
-                        }
-                    }
+                    for epoch in 2...(count + 1) { try bench.encryption.rotate(to: UInt32(epoch)) }
                     expectUnharmed(try traffic.finish(stream))
                     expectUnharmed(try traffic.finish(stream6))
                 }
@@ -35,11 +27,7 @@ extension EndToEnd {
         @Test("A node that starts afresh after rotations: a new incarnation, new keys, and nobody else notices")
         func freshStart() throws {
             try Bench.with(Lab.Plan(nodes: 3)) { bench in
-                for epoch: UInt32 in 2...3 {
-                    try bench.encryption.openEpoch()
-                    try bench.encryption.waitUntilReady(.seconds(30), epoch: epoch)
-                }
-                try bench.encryption.refreshKeys()
+                for epoch: UInt32 in 2...3 { try bench.encryption.rotate(to: epoch) }
                 let before = try bench.verdicts()
                 let others = try bench.traffic()
                 let stream = try others.start("stream", family: 4, "--rate", "300")
