@@ -32,12 +32,15 @@ public final class Capture: Sendable {
     /// before. Throws when the kernel had to drop packets: what is not in the file cannot be vouched for.
     public func finish() throws {
         let token = "\(lab.name) end of \(path)"
+        let before = fileSize(path)
         try lab.require(
             [Python.interpreter, try Python.script("sentinel.py"), interface, token], in: namespace)
         let bytes = Array(token.utf8)
+        var searched = before  // what was written before the frame was sent need not be looked through
         try wait(for: "the last frame to be in \(path)", until: .seconds(30)) {
-            let tail = try readBytes(path, from: max(0, fileSize(path) - 65536))
-            return tail.contains(bytes)
+            let fresh = try readBytes(path, from: max(0, searched - bytes.count))
+            searched = max(0, searched - bytes.count) + fresh.count
+            return fresh.contains(bytes)
         }
         let outcome = lab.stop(process, SIGINT)
         guard outcome.errors.contains("\n0 packets dropped by kernel") else {
