@@ -139,7 +139,7 @@ XE_INLINE void xe_gcm_authenticate(struct xe_scratch *s, const struct xe_hash_ke
 {
 	__u32 aad_blocks = (s->aad_len + XE_BLOCK - 1) / XE_BLOCK;
 	__u32 text_blocks = (s->text_len + XE_BLOCK - 1) / XE_BLOCK;
-	__u32 at = text_blocks * XE_BLOCK;
+	__u32 at = text_blocks * XE_BLOCK, first;
 	__u64 *lengths;
 
 	if (aad_blocks > XE_AAD_BLOCKS)
@@ -150,7 +150,8 @@ XE_INLINE void xe_gcm_authenticate(struct xe_scratch *s, const struct xe_hash_ke
 	lengths = (__u64 *)(s->input + XE_TEXT_OFFSET + at);
 	lengths[0] = bpf_cpu_to_be64((__u64)s->aad_len * 8);
 	lengths[1] = bpf_cpu_to_be64((__u64)s->text_len * 8);
-	xe_ghash(s, key, XE_AAD_BLOCKS - aad_blocks, aad_blocks + text_blocks + 1);
+	first = XE_TEXT_OFFSET / XE_BLOCK - aad_blocks;
+	xe_ghash(s, key, first, aad_blocks + text_blocks + 1);
 }
 
 /*

@@ -144,28 +144,36 @@ XE_INLINE void xe_ghash_group(struct xe_ghash_state *s, const struct xe_hash_key
 }
 
 /*
- * GHASH of `count` blocks of `input`, from block `first`; the result is in `ghash.hash`. What else it leaves in `ghash` is wiped by
+ * GHASH of `count` blocks of `input`, from block `first` (at least XE_LEAD_BLOCKS); the result is in `ghash.hash`. What else it leaves in `ghash` is wiped by
  * xe_ghash_wipe: H could be worked out from it. Returns 0.
  */
 XE_SUBPROGRAM int xe_ghash(struct xe_scratch *s, const struct xe_hash_key *key, __u32 first, __u32 count)
 {
 	const __u32 last = sizeof(s->input) / XE_BLOCK - 4;
 	__u32 odd = count & 3, end = first + count, at;
-	const __u64 *block;
+	__u64 *block;
 
 	s->ghash.hash[0] = 0;
 	s->ghash.hash[1] = 0;
 	xe_opaque(first);
-	if (first > last)
+	if (first < XE_LEAD_BLOCKS || first > last)
 		return 0;
-	block = (const __u64 *)(s->input + first * XE_BLOCK);
-	if (odd == 1)
+	block = (__u64 *)(s->input + first * XE_BLOCK);
+	if (odd == 1) {
 		xe_ghash_group(&s->ghash, key, block, 1);
-	else if (odd == 2)
-		xe_ghash_group(&s->ghash, key, block, 2);
-	else if (odd == 3)
+		first += 1;
+	} else if (count == 3) {
+		/* A packet without payload or TCP options: often enough. */
 		xe_ghash_group(&s->ghash, key, block, 3);
-	xe_loop(at, s->zero, first + odd, end, 4)
+		return 0;
+	} else if (odd) {
+		/* Zero blocks in front change nothing; code for groups of two and three would cost more, in the instruction cache. */
+#pragma unroll
+		for (int i = 1; i <= 2 * XE_LEAD_BLOCKS; i++)
+			block[-i] = 0;
+		first -= 4 - odd;
+	}
+	xe_loop(at, s->zero, first, end, 4)
 	{
 		if (at > last)
 			break;

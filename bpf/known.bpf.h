@@ -15,7 +15,7 @@ XE_INLINE int xe_known_load(struct xdp_md *ctx, struct xe_scratch *s)
 		*(__u64 *)(s->input + XE_TEXT_OFFSET - 16) = 0;
 		*(__u64 *)(s->input + XE_TEXT_OFFSET - 8) = 0;
 		xe_opaque(start);
-		if (!xe_is_between(aad_len, 1, XE_AAD_MAX) || start > XE_AAD_MAX)
+		if (!xe_is_between(aad_len, 1, XE_AAD_MAX) || start > XE_TEXT_OFFSET)
 			return -1;
 		if (bpf_xdp_load_bytes(ctx, sizeof(struct xe_gcm_request), s->input + start, aad_len))
 			return -1;

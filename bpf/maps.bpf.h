@@ -8,7 +8,8 @@
 
 #define XE_AAD_BLOCKS (XE_AAD_MAX / XE_BLOCK)
 #define XE_TEXT_BLOCKS (XE_TEXT_MAX / XE_BLOCK)
-#define XE_TEXT_OFFSET XE_AAD_MAX /* of the text in `input`, bytes */
+#define XE_LEAD_BLOCKS 3 /* zero blocks that may stand before the AAD, so that GHASH works in groups of four */
+#define XE_TEXT_OFFSET (XE_LEAD_BLOCKS * XE_BLOCK + XE_AAD_MAX) /* of the text in `input`, bytes */
 #define XE_SPARE 80 /* bytes behind the text: work goes on in steps of 64, and the length block follows */
 
 /* What parsing finds in a frame. Offsets are in bytes from its start. Addresses are in network order. */
