@@ -7,6 +7,8 @@ SHELL := /bin/bash
 # What the build, the tests and the demo need of Debian 12 beside Swift 6.3, and of PyPI.
 DEBIAN_PACKAGES := bpftool ca-certificates ethtool iperf3 iproute2 iputils-ping libbpf-dev libelf-dev linux-libc-dev make \
 	openssl pkg-config procps python3 python3-venv tcpdump zlib1g-dev
+# For virtual machines with other kernels.
+KERNEL_TEST_PACKAGES := binutils busybox-static cpio dash kmod qemu-system-x86 util-linux
 PYPI_PACKAGES := cryptography cryptography_vectors pytest
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -14,7 +16,7 @@ SWIFT_SOURCES := Sources Tests Plugins Package.swift Benchmarks/Sources Benchmar
 TEST_LOG := .build/test.log
 KMS_LOG := .build/test-kms.log
 
-.PHONY: help setup setup-kms build release test test-kms test-e2e demo rss fmt check clean
+.PHONY: help setup setup-kms build release test test-kms test-e2e test-kernels demo rss fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +57,11 @@ test: ## run all tests; those that need root or the kernel say so when they are 
 
 test-e2e: ## the end-to-end tests at full size: 1 GiB files, 10,000 injected packets of each kind, 50 rotations (needs root)
 	XE_E2E_FULL=1 swift test --filter EndToEndTests < /dev/null
+
+test-kernels: ## load and run the kernel half on Linux 6.12 and on Debian's newest, in emulated machines (KERNELS="SUITE[/VERSION]...")
+	@$(MAKE) -s setup DEBIAN_PACKAGES='$(DEBIAN_PACKAGES) $(KERNEL_TEST_PACKAGES)'
+	swift build --build-tests
+	Tests/kernels/run $(KERNELS)
 
 KMS_PYTHON := .venv-kms/bin/python
 KMS_SUITE := .venv-kms/sigv4/botocore-1.44.5/tests/unit/auth/aws4_testsuite
@@ -98,7 +105,7 @@ fmt: ## format the Swift sources
 
 check: ## complain about Swift sources that `make fmt` would change, and about shell scripts that do not parse
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
-	bash -n .ci/run .ci/rss
+	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run}; do bash -n "$$script"; done
 
 include Benchmarks/bench.mk
 

@@ -4,10 +4,16 @@ internal import Glibc
 public struct Deadline: Sendable {
     private let end: ContinuousClock.Instant
 
-    /// So many seconds from now.
+    /// So many seconds from now, times the patience.
     public static func seconds(_ seconds: Double) -> Deadline {
-        Deadline(end: .now + .milliseconds(Int64(seconds * 1000)))
+        Deadline(end: .now + .milliseconds(Int64(seconds * patience * 1000)))
     }
+
+    /// How much slower than usual this machine may be: XE_PATIENCE, or 1. For emulated processors.
+    private static let patience: Double = {
+        guard let value = getenv("XE_PATIENCE"), let factor = Double(String(cString: value)), factor.isFinite else { return 1 }
+        return max(1, factor)
+    }()
 
     /// The time is up.
     public var hasPassed: Bool { ContinuousClock.now >= end }
