@@ -153,7 +153,8 @@ final class TemporaryCluster {
             try DirectoryWriter(path: directory.path).write(node, name: "node-e")
             let snapshot = await iterator.next()
             #expect(snapshot?.nodes["node-e"]?.revision == revision)
-            #expect(clock.now - start < .seconds(2))
+            // Much less than the 60 seconds of scanning; machines under load need some of it.
+            #expect(clock.now - start < .seconds(30))
         }
         try directory.remove("nodes/node-e.json")
         #expect(await iterator.next()?.nodes.isEmpty == true)
