@@ -232,16 +232,14 @@ extension KernelBench {
 
     /// Runs a program `repeating` times. Returns nanoseconds for one run.
     mutating func run(_ program: Program, repeating: Int) throws -> Double {
-        let packet: [UInt8]
         switch program {
-        case .floor: packet = floorRequest
-        case .encrypt, .restorePlain, .undoEncrypt, .undoDecrypt:
-            try load(.plain)
-            packet = plain[0]
-        case .decrypt, .restoreWire:
-            try load(.wire)
-            packet = wire[0]
+        case .encrypt: try load(.plain)
+        case .decrypt, .restoreWire: try load(.wire)
+        // These only store frames, of either kind.
+        case .restorePlain, .undoEncrypt, .undoDecrypt: if loaded == nil { try load(.plain) }
+        case .floor: break
         }
+        let packet = program == .floor ? floorRequest : loaded == .plain ? plain[0] : wire[0]
         try object.map("bench_states").update(UInt32(0), State(current: 0, count: UInt32(frames)))
         let run = try object.program(program.rawValue).run(packet: packet, repeating: Int32(repeating))
         // A run that went wrong leaves the packet as it is, so that all that follow go wrong too.

@@ -41,14 +41,18 @@ struct ScaleCommand: ParsableCommand {
         for payload in Self.payloads {
             for holder in holders { try holder.bench.prepare(payload: payload) }
             let repeating = payload < 1000 ? 100_000 : 10_000
-            for run in 0...options.runs {
-                for (index, holder) in holders.enumerated() {
-                    let encrypt = try holder.bench.packet(.encrypt, repeating: repeating)
-                    let decrypt = try holder.bench.packet(.decrypt, repeating: repeating)
-                    // The first run makes replay windows and warms caches.
-                    guard run > 0 else { continue }
-                    report.sizes[index].encrypt[payload, default: Spread()].samples.append(encrypt)
-                    report.sizes[index].decrypt[payload, default: Spread()].samples.append(decrypt)
+            for program in [KernelBench.Program.encrypt, .decrypt] {
+                for run in 0...options.runs {
+                    for (index, holder) in holders.enumerated() {
+                        let time = try holder.bench.packet(program, repeating: repeating)
+                        // The first run makes replay windows and warms caches.
+                        guard run > 0 else { continue }
+                        if program == .encrypt {
+                            report.sizes[index].encrypt[payload, default: Spread()].samples.append(time)
+                        } else {
+                            report.sizes[index].decrypt[payload, default: Spread()].samples.append(time)
+                        }
+                    }
                 }
             }
         }
