@@ -42,7 +42,7 @@ public final class Capture: Sendable {
             searched = max(0, searched - bytes.count) + fresh.count
             return fresh.contains(bytes)
         }
-        let outcome = lab.stop(process, SIGINT)
+        let outcome = process.stop(SIGINT, patience: 30)
         guard outcome.errors.contains("\n0 packets dropped by kernel") else {
             throw LabError("the capture on \(interface) is not complete: \(outcome.errors)")
         }
