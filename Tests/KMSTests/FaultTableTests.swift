@@ -21,7 +21,25 @@ func azureCommitment(seed: String, context: KeyContext) -> [UInt8] {
         var fault: String
         var error: KMSError
         var status: KMSStatus
+        var course: String
     }
+
+    /// What becomes of traffic after a failed renewal, played through on the lifecycle: until the lease ends, then, after a success.
+    static func course(_ lifecycle: DEKLifecycle, leaseEnd end: Duration) -> String {
+        var lifecycle = lifecycle
+        var parts = [lifecycle.isUsable(1, now: end - .seconds(1)) ? "goes on until the TTL" : "STOPS BEFORE THE TTL"]
+        let closes = lifecycle.step(now: end).expired == [1] && !lifecycle.isUsable(1, now: end)
+        parts.append(
+            closes && lifecycle.status(now: end).severity == .failedClosed ? "then stops" : "GOES ON AFTER THE TTL")
+        lifecycle.unwrapped(1, askedAt: end + .seconds(60), now: end + .seconds(61))
+        let recovers =
+            lifecycle.isUsable(1, now: end + .seconds(62))
+            && lifecycle.status(now: end + .seconds(62)).state == .healthy
+        parts.append(recovers ? "then recovers" : "STAYS STOPPED")
+        return parts.joined(separator: ", ")
+    }
+
+    static let expectedCourse = "goes on until the TTL, then stops, then recovers"
 
     static let expected: [String: Set<KMSStatus.State>] = [
         "down": [.outage], "500": [.outage], "throttled": [.throttled], "slow": [.outage], "denied": [.denied],
@@ -46,13 +64,14 @@ func azureCommitment(seed: String, context: KeyContext) -> [UInt8] {
             #expect(Self.expected[row.fault]?.contains(row.status.state) == true, "\(row.fault): \(row.error)")
             #expect(row.status.isServing, "the lease lasts whatever the KMS says")
             #expect(row.status.severity > .fine)
+            #expect(row.course == Self.expectedCourse)
             #expect(!row.status.sentence.contains("CANARY") && !row.error.description.contains("CANARY"))
             #expect(!row.status.sentence.contains(ProviderFixture.dek))
             if row.fault == "throttled" { #expect(row.error.kind == .throttled(retryAfter: .seconds(7))) }
             print(
                 "FAULT", row.provider.padded(8), row.fault.padded(17), row.status.state.rawValue.padded(17),
                 (row.status.severity == .critical ? "critical" : "warning").padded(9),
-                "goes on until the TTL, then stops, then recovers |",
+                row.course, "|",
                 row.status.sentence)
         }
     }
@@ -105,17 +124,9 @@ func azureCommitment(seed: String, context: KeyContext) -> [UInt8] {
         let failure = try #require(error, "\(fixture.provider) \(fault): nothing was thrown")
         lifecycle.failed(1, failure, now: renewal)
         let row = Row(
-            provider: fixture.provider.rawValue, fault: fault, error: failure, status: lifecycle.status(now: renewal))
+            provider: fixture.provider.rawValue, fault: fault, error: failure, status: lifecycle.status(now: renewal),
+            course: course(lifecycle, leaseEnd: .seconds(86400)))
 
-        // The TTL passes; the KMS comes back.
-        let end = Duration.seconds(86400)
-        #expect(lifecycle.isUsable(1, now: end - .seconds(1)))
-        #expect(!lifecycle.isUsable(1, now: end))
-        #expect(lifecycle.step(now: end).expired == [1])
-        #expect(lifecycle.status(now: end).severity == .failedClosed)
-        lifecycle.unwrapped(1, askedAt: end + .seconds(60), now: end + .seconds(61))
-        #expect(lifecycle.isUsable(1, now: end + .seconds(62)))
-        #expect(lifecycle.status(now: end + .seconds(62)).state == .healthy)
         await server.stop()
         return row
     }
@@ -154,9 +165,11 @@ func azureCommitment(seed: String, context: KeyContext) -> [UInt8] {
             }
             let status = lifecycle.status(now: .seconds(43200))
             #expect(status.state == state)
+            let course = Self.course(lifecycle, leaseEnd: .seconds(86400))
+            #expect(course == Self.expectedCourse)
             print(
                 "FAULT", "local   ", fault.padded(17), status.state.rawValue.padded(17), "warning  ",
-                "goes on until the TTL, then stops, then recovers |", status.sentence)
+                course, "|", status.sentence)
         }
     }
 }
