@@ -167,11 +167,12 @@ class Servers:
 def main():
     folder = Path(tempfile.mkdtemp(prefix="xdp-encryptor-kms-servers-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    servers = Servers(folder)
-    # The official SDKs read these, some of them when they are imported.
-    os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = servers.google.metadata.authority
-    os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = servers.azure.imds.base
+    servers = None
     try:
+        servers = Servers(folder)
+        # The official SDKs read these, some of them when they are imported.
+        os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = servers.google.metadata.authority
+        os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = servers.azure.imds.base
         if os.environ.get("KMS_OFFICIAL_SDKS"):
             import official_sdks
 
@@ -179,7 +180,8 @@ def main():
         path = servers.file("servers.json", json.dumps(servers.description(), indent=2))
         status = subprocess.run(sys.argv[1:], env={**os.environ, "KMS_SERVERS": path}).returncode
     finally:
-        servers.stop()
+        if servers:
+            servers.stop()
         shutil.rmtree(folder, ignore_errors=True)
     return status
 
