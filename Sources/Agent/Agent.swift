@@ -17,6 +17,7 @@ public actor Agent: Service {
     private let keyring = Keyring()
     private let inbox = Inbox()
     private var reconciler: Reconciler?
+    private var epochFloor: Epoch = 0
     private var shownProblems: Set<Problem> = []
     private var writtenStatus: AgentStatus?
     private var writtenLeases: [DEKLifecycle.Lease] = []
@@ -101,8 +102,9 @@ public actor Agent: Service {
         for epoch in live where await !keeper.isUsable(epoch) { lapsed.insert(epoch) }
         keyring.keep(only: live.filter { !lapsed.contains($0) })
 
-        let report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, now: now)
+        let report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
         self.reconciler = reconciler
+        epochFloor = report.state?.epochFloor ?? epochFloor
         for change in report.changes { logger.info("done", metadata: ["change": "\(change)"]) }
 
         let kmsStatus = await keeper.status

@@ -38,9 +38,10 @@ public struct EpochDecision: Sendable, Hashable {
     /// How long after the deadline for acknowledgements nodes that still send with the older epoch are waited for, seconds.
     static let stragglerSeconds: Int64 = 30
 
-    /// Decides. `nodes` are all nodes of the cluster, ours with what it published last.
+    /// Decides. `nodes` are all nodes of the cluster, ours with what it published last. Epochs below `floor` have ended here, and do
+    /// not come back, whatever the objects say.
     public static func decide(
-        cluster: Cluster, epochs: [Epoch: EncryptionEpoch], nodes: [EncryptionNode], now: Timestamp
+        cluster: Cluster, epochs: [Epoch: EncryptionEpoch], nodes: [EncryptionNode], floor: Epoch = 0, now: Timestamp
     ) -> EpochDecision {
         var decision = EpochDecision()
         var changes: [Timestamp] = []
@@ -50,6 +51,7 @@ public struct EpochDecision: Sendable, Hashable {
         }
         var usable = epochs.values.filter { $0.notBefore <= now && now < $0.notAfter }.sorted { $0.number < $1.number }
 
+        while let first = usable.first, first.number < floor { decision.states[usable.removeFirst().number] = .ended }
         while usable.count > 1 {
             guard let end = retirement(of: usable[0], by: usable[1], nodes: nodes, drain: cluster.drain) else { break }
             guard end <= now else {
@@ -97,6 +99,8 @@ public struct EpochDecision: Sendable, Hashable {
         guard nodes.allSatisfy({ $0.sending <= next.number }) else { return next.notBefore }
         let moved = nodes.filter { $0.sending >= next.number }
         guard !moved.isEmpty else { return nil }
+        // Sending with a third one begins only after the first one has ended.
+        guard !nodes.contains(where: { $0.sending > next.number }) else { return next.notBefore }
         let deadline = next.acknowledgeBy.adding(seconds: stragglerSeconds)
         // A node that sends with nothing yet may just be about to send with the older one: it is waited for too.
         guard moved.count == nodes.count else { return deadline }

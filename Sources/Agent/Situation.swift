@@ -77,7 +77,8 @@ public struct Situation: Sendable {
         if let cluster = snapshot.cluster {
             var nodes = Array(others.values.filter { conflicts[$0.id] == nil })
             if let published, conflicts[nodeID] == nil { nodes.append(published) }
-            decision = .decide(cluster: cluster, epochs: snapshot.epochs, nodes: nodes, now: now)
+            decision = .decide(
+                cluster: cluster, epochs: snapshot.epochs, nodes: nodes, floor: observed.epochFloor, now: now)
         } else {
             // Without the cluster's object nothing new begins; what has expired ends all the same.
             decision = .decide(cluster: Cluster(id: .random()), epochs: snapshot.epochs, nodes: [], now: now)

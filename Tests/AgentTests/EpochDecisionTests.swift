@@ -71,6 +71,21 @@ import Testing
         #expect(decide(two, nodes, at: 9).states == [1: .ended, 2: .active])
     }
 
+    @Test func whatHasEndedStaysEndedWhenSendersMoveOn() {
+        let three = [epoch(1), epoch(2), epoch(3)]
+        // Just switched to 3: that is no news about 1.
+        let decision = decide(
+            three, [node([2, 3], sending: 3, since: 20), node([2, 3], sending: 2, since: 5)], at: 21)
+        #expect(decision.live == [2, 3] && decision.states[1] == .ended)
+    }
+
+    @Test func whatHasEndedHereDoesNotComeBack() {
+        let decision = EpochDecision.decide(
+            cluster: cluster, epochs: [1: epoch(1), 2: epoch(2)], nodes: [node([1, 2], sending: 1)], floor: 2,
+            now: start.adding(seconds: 1))
+        #expect(decision.live == [2] && decision.states[1] == .ended)
+    }
+
     @Test(arguments: [0, 1] as [Epoch]) func aNodeThatDoesNotFollowIsWaitedForUntilLater(_ sending: Epoch) {
         let two = [epoch(1), epoch(2)]
         let nodes = [node([1, 2], sending: 2, since: 5), node([1, 2], sending: sending)]

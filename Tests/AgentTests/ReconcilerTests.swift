@@ -340,7 +340,8 @@ import Testing
         let a = world[1]
         let keys = a.kernel.now.associations.values.map(\.keyID)
         var reconciler = try #require(a.reconciler)
-        _ = reconciler.reconcile(a.view, keyring: a.keyring, lapsed: [1], now: world.now)
+        let now = world.now
+        _ = reconciler.reconcile(a.view, keyring: a.keyring, lapsed: [1], clock: { now })
         #expect(a.kernel.now.associations.isEmpty && a.kernel.now.sending == 0)
         a.reconciler = reconciler
         world.now = world.now.adding(seconds: 5)

@@ -8,13 +8,14 @@ import Testing
 
 /// Nodes that see each other's files late, in any order, and die at any call.
 @Suite struct SimulationTests {
-    @Test(arguments: UInt64(1)...60) func randomLives(_ seed: UInt64) throws {
+    @Test(arguments: UInt64(1)...40) func randomLives(_ seed: UInt64) throws {
         var random = SplitMix(state: seed)
         let world = World(nodes: Int.random(in: 2...4, using: &random))
         var installed: Set<KeyID> = []
         var counted: [ObjectIdentifier: Int] = [:]
         var story: [String] = []
         var kernels: [FakeDatapath] = []
+        world.cluster.drainSeconds = Int64.random(in: 0...3, using: &random)
         world.openEpoch()
         var names = 0
 

@@ -110,7 +110,10 @@ final class World {
         for epoch in node.view.epochs.keys {
             if let dek = deks[epoch] { node.keyring.add(dek, epoch: epoch) }
         }
-        if let report = node.reconciler?.reconcile(node.view, keyring: node.keyring, now: now) { node.last = report }
+        let now = now
+        if let report = node.reconciler?.reconcile(node.view, keyring: node.keyring, clock: { now }) {
+            node.last = report
+        }
     }
 
     /// The daemon dies; kernel and files stay.
@@ -129,7 +132,9 @@ final class World {
     }
 
     /// Everybody sees everything, and works until nothing changes any more.
-    @discardableResult func settle(rounds: Int = 40) -> Bool {
+    @discardableResult func settle(rounds: Int = 60) -> Bool {
+        // Drains take seconds in which nothing happens.
+        var quiet = 0
         for _ in 0..<rounds {
             let before = nodes.values.map { $0.kernel.with { $0.changes } }.reduce(0, +)
             let objectsBefore = truth
@@ -139,7 +144,10 @@ final class World {
             }
             now = now.adding(seconds: 1)
             if nodes.values.map({ $0.kernel.with { $0.changes } }).reduce(0, +) == before, truth == objectsBefore {
-                return true
+                quiet += 1
+                if quiet == 5 { return true }
+            } else {
+                quiet = 0
             }
         }
         return false
