@@ -222,11 +222,11 @@ public struct ScaleReport: Codable, Sendable {
     public var lines: [String] {
         let payloads = (sizes.first?.encrypt.keys).map { $0.sorted() } ?? []
         var table = Table(
-            ["peers", "endpoints", "maps MiB", "kernel MiB"]
+            ["peers", "endpoints", "busy", "maps MiB", "kernel MiB"]
                 + payloads.flatMap { ["encrypt \($0) B ns", "packets/s", "×", "decrypt \($0) B ns", "packets/s", "×"] })
         for size in sizes {
             var row = [
-                number(Double(size.peers)), number(Double(size.endpoints)),
+                number(Double(size.peers)), number(Double(size.endpoints)), number(Double(size.frames)),
                 number(Double(size.mapMemory) / 1_048_576, digits: 1),
                 number(Double(size.kernelMemory) / 1_048_576, digits: 1),
             ]
@@ -247,7 +247,7 @@ public struct ScaleReport: Codable, Sendable {
         var text = ["make bench-scale, \(date)", ""] + machine.summary
         text += [
             "",
-            "One CPU, random endpoints; medians of \(runs) runs in turns; × = as many times the cost of the first row.",
+            "One CPU; each packet for a random one of the busy endpoints; medians of \(runs) runs in turns; × = as many times the cost of the first row.",
             "",
         ]
         text += table.lines

@@ -12,6 +12,8 @@ public struct Report: Codable, Sendable {
     public var versions: [String: String]
     /// Name to value, such as rounds.
     public var settings: [String: Double]
+    /// How many CPUs were busy with something else right before each turn: noise in all that follows.
+    public var background = Spread()
     /// In the order of the table.
     public var candidates: [Candidate]
     /// What is asked of ours, and whether it holds.
@@ -77,6 +79,14 @@ public struct Report: Codable, Sendable {
     public mutating func add(_ value: Double, candidate: String, workload: String, metric: Metric) {
         guard let index = candidates.firstIndex(where: { $0.name == candidate }) else { return }
         candidates[index].results[workload, default: [:]][metric.rawValue, default: Spread()].samples.append(value)
+    }
+
+    /// A line about who else used the machine.
+    public var noise: String {
+        guard let median = background.median, let high = background.high else { return "" }
+        let text =
+            "Others kept \(number(median, digits: 2)) CPUs busy before the turns (at most \(number(high, digits: 2)))"
+        return high < 0.1 ? text + "." : text + ": times and CPU times are too high, most of all where CPUs were short."
     }
 
     /// The median of what a candidate reached; nil when it was not measured.

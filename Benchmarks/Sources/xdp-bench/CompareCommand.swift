@@ -86,7 +86,14 @@ struct CompareCommand: ParsableCommand {
             for turn in candidates.indices {
                 let candidate = candidates[(turn + round) % candidates.count]
                 guard report.candidates.first(where: { $0.name == candidate.name })?.absent == nil else { continue }
-                say("round \(round + 1) of \(rounds): \(candidate.name)")
+                let before = ProcessorTime.now()
+                usleep(500_000)
+                let now = ProcessorTime.now()
+                let busy = ProcessorTime.used(from: before, to: now) / ProcessorTime.elapsed(from: before, to: now)
+                report.background.samples.append(busy)
+                say(
+                    "round \(round + 1) of \(rounds): \(candidate.name) (others keep \(number(busy, digits: 2)) CPUs busy)"
+                )
                 try measure(candidate, into: &report)
             }
         }
@@ -189,7 +196,9 @@ struct CompareCommand: ParsableCommand {
         lines.append(
             "versions "
                 + report.versions.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
-        lines += ["", "Medians of \(number(report.settings["rounds"] ?? 0)) rounds (lowest to highest)."]
+        lines += [
+            "", "Medians of \(number(report.settings["rounds"] ?? 0)) rounds (lowest to highest). \(report.noise)",
+        ]
         lines += [""] + report.participants
         for workload in workloads { lines += [""] + report.table(workload) }
         lines += ["", "Targets: HTTP/1.1, 100-byte bodies, 32 connections"] + report.verdicts

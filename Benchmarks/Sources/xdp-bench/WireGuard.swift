@@ -48,21 +48,25 @@ struct WireGuard: Candidate {
         }
         for (index, pod) in [lab.client, lab.server].enumerated() {
             let other = index == 0 ? lab.server : lab.client
-            // wireguard-go's control socket lies in a folder of the machine, under the device's name.
-            let device = "wg\(getpid())x\(index)"
+            let device = "wg\(index)"
+            var configure = ["wg"]
             switch place {
             case .kernel:
                 try lab.require(["ip", "link", "add", device, "type", "wireguard"], in: pod.namespace)
             case .userSpace:
-                let daemon = try lab.start(["wireguard-go", "-f", device], in: pod.namespace)
+                // Its control socket lies in a folder of the machine, under the device's name: so it gets a folder of its own.
+                let script =
+                    "mkdir -p /run/wireguard; mount -t tmpfs none /run/wireguard; exec wireguard-go -f \(device)"
+                let daemon = try lab.start(["unshare", "--mount", "sh", "-euc", script], in: pod.namespace)
                 running.processes[index + 1] = [daemon]
                 try wait(for: "wireguard-go: \(daemon.errors)", until: .seconds(10)) {
-                    access("/var/run/wireguard/\(device).sock", F_OK) == 0
+                    access("/proc/\(daemon.pid)/root/run/wireguard/\(device).sock", F_OK) == 0
                 }
+                configure = ["nsenter", "--mount=/proc/\(daemon.pid)/ns/mnt", "wg"]
             }
             try lab.require(
-                [
-                    "wg", "set", device, "listen-port", "51820", "private-key", keys[index].secret, "peer",
+                configure + [
+                    "set", device, "listen-port", "51820", "private-key", keys[index].secret, "peer",
                     keys[1 - index].open, "endpoint", "\(other.address):51820", "allowed-ips",
                     "10.210.0.\(2 - index)/32",
                 ], in: pod.namespace)
