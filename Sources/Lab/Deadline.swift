@@ -11,7 +11,9 @@ public struct Deadline: Sendable {
 
     /// How much slower than usual this machine may be: XE_PATIENCE, or 1. For emulated processors.
     private static let patience: Double = {
-        guard let value = getenv("XE_PATIENCE"), let factor = Double(String(cString: value)), factor.isFinite else { return 1 }
+        guard let value = getenv("XE_PATIENCE"), let factor = Double(String(cString: value)), factor.isFinite else {
+            return 1
+        }
         return max(1, factor)
     }()
 

@@ -210,6 +210,20 @@ public final class Encryption: Sendable {
     public func start(seconds: Double = 30) throws {
         for node in lab.nodes { try start(node) }
         try waitUntilReady(.seconds(seconds))
+        try waitUntilConnected(.seconds(seconds))
+    }
+
+    /// Waits until a ping from each node's first pod to each other's is answered. What a node has published is known to its peers
+    /// a moment later: a strict pod sends nothing before (`not_ready`).
+    private func waitUntilConnected(_ deadline: Deadline) throws {
+        let pods = lab.nodes.compactMap(\.pods.first)
+        for (number, pod) in pods.enumerated() {
+            for other in pods.dropFirst(number + 1) {
+                try wait(for: "\(other.name) to answer \(pod.name); \(report)", until: deadline) {
+                    try lab.run(["ping", "-q", "-c", "1", "-W", "1", other.address], in: pod.namespace).succeeded
+                }
+            }
+        }
     }
 
     /// A node's running keymgr.
