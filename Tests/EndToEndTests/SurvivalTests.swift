@@ -67,11 +67,13 @@ extension EndToEnd {
                 let bench = Bench(lab: lab, encryption: encryption)
                 #expect(try settings(lab, pod) != untouched)
 
+                // Published is not yet applied: once packets go both ways, each kernel knows that the other node is ready.
+                let traffic = try bench.traffic()
+                try traffic.run("file", family: 6, "--bytes", "1000")
                 for node in lab.nodes {
                     let outcome = try encryption.stop(node)
                     #expect(outcome.status == 0, "\(outcome.errors.suffix(500))")
                 }
-                let traffic = try bench.traffic()
                 expectClean(try bench.decoding { try traffic.run("file", family: 6, "--bytes", "1000000") })
 
                 for node in lab.nodes {
