@@ -105,9 +105,6 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	result = xe_gcm_verify(s, cipher, hash_key);
 	if (result)
 		return result == 1 ? XE_DROP_AUTH : XE_FAULT_CIPHER;
-	verdict = xe_replay_mark(&window_key, window, counter, size);
-	if (verdict)
-		return verdict;
 	if (xe_gcm_decrypt(s, cipher))
 		return XE_FAULT_CIPHER;
 
@@ -118,6 +115,12 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	    0xffff) {
 		xe_gcm_wipe_text(s);
 		return XE_DROP_CHECKSUM;
+	}
+	/* Only now: a copy that was spoilt on the way must not use up the IV of the good one behind it. */
+	verdict = xe_replay_mark(&window_key, window, counter, size);
+	if (verdict) {
+		xe_gcm_wipe_text(s);
+		return verdict;
 	}
 	l4_len = p->l4_header_len + s->text_len;
 	checksum = xe_checksum(p, sum + xe_length_sum(p, l4_len) + s->sum_after);
