@@ -19,7 +19,8 @@ extension EndToEnd {
                     expectUnharmed(try traffic.finish(stream6))
                 }
                 expectClean(report)
-                #expect(report.lanes.count >= 2 * (count + 1) - 1, "SPIs seen")
+                // Of an SPI 7 bits are the key's, so that some of many epochs share one.
+                #expect(report.lanes.count >= 2 * (count + 1) * 3 / 4, "SPIs seen")
                 #expect(try bench.drops(since: before) == [:])
             }
         }
