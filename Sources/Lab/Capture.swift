@@ -15,10 +15,12 @@ public final class Capture: Sendable {
         self.lab = lab
         self.namespace = namespace
         self.interface = interface
-        // -Z root: tcpdump would drop to a user that cannot write here. 64 MiB of buffer, so that bursts are not lost.
+        // -Z root: tcpdump would drop to a user that cannot write here. In immediate mode each frame takes a slot of the snapshot
+        // length: 9 KiB are more than any frame on the link, and 256 MiB of them outlast a burst. (The default length, 256 KiB, left
+        // room for some hundred frames, and a busy machine lost some.)
         process = try lab.start(
             [
-                "tcpdump", "-i", interface, "-w", path, "-s", "0", "-n", "-U", "-B", "65536", "-Z", "root",
+                "tcpdump", "-i", interface, "-w", path, "-s", "9216", "-n", "-U", "-B", "262144", "-Z", "root",
                 "--immediate-mode",
             ],
             in: namespace)
