@@ -40,14 +40,14 @@ setup: ## install Debian and PyPI packages that are missing, mount the BPF file 
 	@[ "$$(stat -f -c %T /sys/fs/bpf)" = bpf_fs ] || $(SUDO) mount -t bpf bpf /sys/fs/bpf \
 		|| echo "setup: no BPF file system at /sys/fs/bpf: the kernel tests will be skipped" >&2
 
-build: ## build everything, tests included (debug)
+build: setup ## build everything, tests included (debug)
 	swift build --build-tests
 
-release: ## build the programs for production
+release: setup ## build the programs for production
 	swift build -c release --product ebpf-xdp-keymgr
 	swift build -c release --product xdp-encryptor
 
-test: ## run all tests; those that need root or the kernel say so when they are skipped
+test: setup ## run all tests; those that need root or the kernel say so when they are skipped
 	@mkdir -p .build
 	@failed=0; \
 	swift test 2>&1 < /dev/null | tee $(TEST_LOG) || failed=1; \
@@ -58,7 +58,7 @@ test: ## run all tests; those that need root or the kernel say so when they are 
 	grep -aE 'Test run with' $(TEST_LOG) | tail -1 || failed=1; \
 	exit $$failed
 
-test-e2e: ## the end-to-end tests at full size: 1 GiB files, 10,000 injected packets of each kind, 50 rotations (needs root)
+test-e2e: setup ## the end-to-end tests at full size: 1 GiB files, 10,000 injected packets of each kind, 50 rotations (needs root)
 	XE_E2E_FULL=1 swift test --filter EndToEndTests < /dev/null
 
 test-kernels: ## load and run the kernel half on Linux 6.12 and on Debian's newest, in emulated machines (KERNELS="SUITE[/VERSION]...")
@@ -91,13 +91,13 @@ test-kms: .venv-kms/ready ## run the KMS tests with everything: servers, officia
 	@grep -aE '^(SERVER|FLEET|SIGV4|OFFICIAL|CANARY)' $(KMS_LOG)
 	@grep -aE 'Test run with' $(KMS_LOG) | tail -1
 
-demo: ## two nodes with a pod each, real packets, a capture, and an independent decoder (KMS=aws|gcp|azure|openbao)
+demo: setup ## two nodes with a pod each, real packets, a capture, and an independent decoder (KMS=aws|gcp|azure|openbao)
 	swift build
 	$(if $(filter-out local,$(KMS)),$(MAKE) -s setup-kms)
 	$(SUDO) $(if $(filter-out local,$(KMS)),$(KMS_PYTHON) Tests/kms/servers.py) \
 		.build/debug/xdp-encryptor demo $(if $(filter-out local,$(KMS)),--kms $(KMS)) < /dev/null
 
-rss: ## build the daemon for production, statically, and print its resident memory when idle
+rss: setup ## build the daemon for production, statically, and print its resident memory when idle
 	swift build -c release --static-swift-stdlib --product ebpf-xdp-keymgr
 	swift build -c release --static-swift-stdlib --product xdp-encryptor
 	strip -o .build/release/ebpf-xdp-keymgr.stripped .build/release/ebpf-xdp-keymgr

@@ -72,7 +72,9 @@ public final class Encryption: Sendable {
         keys = lab.directory + "/keys.json"
         self.programs = try programs ?? Self.findPrograms()
         for folder in [lab.pins, cluster, cluster + "/nodes", cluster + "/endpoints", cluster + "/epochs"] {
-            guard mkdir(folder, 0o700) == 0 else { throw LabError("cannot make \(folder)") }
+            guard mkdir(folder, 0o700) == 0 else {
+                throw LabError("cannot make \(folder): \(String(cString: strerror(errno)))")
+            }
         }
         try writeFile(
             cluster + "/cluster.json",
