@@ -29,6 +29,7 @@ import ipaddress
 import json
 import os
 import random
+import select
 import socket
 import struct
 import sys
@@ -152,8 +153,8 @@ class Injector:
                 self.send(recent[-1])
             self.send(self.dice.choice(recent))
 
-    def passing(self):
-        """Sealed packets of others from our node to the other, as they pass the interface."""
+    def passing(self, newest=False):
+        """Sealed packets of others from our node to the other, as they pass the interface: all, or always the newest."""
         capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         capture.bind((self.options.interface, 0))
@@ -169,6 +170,8 @@ class Injector:
             if spi == self.key.spi and number >> 48 < 1000 and number not in seen:
                 seen.add(number)
                 yield frame, number >> 48, number & (1 << 48) - 1
+                while newest and select.select([capture], [], [], 0)[0]:
+                    capture.recv(0)
 
     def again(self, frame, verdict):
         self.expected[verdict] += 1
@@ -177,7 +180,7 @@ class Injector:
 
     def captured(self):
         """Each packet 20 times, right after it has passed; that is far less than a window ago."""
-        for frame, _, _ in self.passing():
+        for frame, _, _ in self.passing(newest=True):
             time.sleep(0.002)  # the receiver has seen it by then
             for _ in range(20):
                 self.again(frame, "replay")
