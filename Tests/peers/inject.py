@@ -171,7 +171,7 @@ class Injector:
                 seen.add(number)
                 yield frame, number >> 48, number & (1 << 48) - 1
                 while newest and select.select([capture], [], [], 0)[0]:
-                    capture.recv(0)
+                    capture.recv(1)
 
     def again(self, frame, verdict):
         self.expected[verdict] += 1
