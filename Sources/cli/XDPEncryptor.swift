@@ -27,5 +27,7 @@ struct XDPEncryptor: AsyncParsableCommand {
             KeysCommand.self,
             EpochCommand.self,
             DemoCommand.self,
+            CNIInstallCommand.self,
+            CNIUninstallCommand.self,
         ])
 }
