@@ -108,9 +108,10 @@ fmt: ## format the Swift sources
 
 check: ## complain about Swift sources that `make fmt` would change, and about shell scripts that do not parse
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
-	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run}; do bash -n "$$script"; done
+	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run} deploy/images/build; do bash -n "$$script"; done
 
 include Benchmarks/bench.mk
+include deploy/deploy.mk
 
 clean: ## remove what was built; packages stay
 	rm -rf .build Benchmarks/.build

@@ -60,8 +60,9 @@ def files() -> dict[Path, str]:
     for name, text in base.items():
         if name != "configmaps.yaml":
             result[BASE / name] = MARK + without_checksums(text)
-    quota = render(merged(base_values, {"criticalPodsQuota": {"enabled": True}}))["quota.yaml"]
-    result[ROOT / "kustomize" / "components" / "critical-pods-quota" / "quota.yaml"] = MARK + quota
+    for component, value, name in [("critical-pods-quota", "criticalPodsQuota", "quota.yaml"), ("service-monitor", "serviceMonitor", "servicemonitor.yaml")]:
+        text = render(merged(base_values, {value: {"enabled": True}}))[name]
+        result[ROOT / "kustomize" / "components" / component / name] = MARK + text
     for path in sorted((CHART / "examples").glob("*.yaml")):
         for name, text in configurations(render(example(path.stem))).items():
             result[ROOT / "kustomize" / "overlays" / path.stem / name] = text

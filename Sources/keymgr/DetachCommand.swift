@@ -2,6 +2,7 @@ import Agent
 import ArgumentParser
 import Cluster
 import Datapath
+import UnixSignals
 
 /// `ebpf-xdp-keymgr detach`.
 struct DetachCommand: AsyncParsableCommand {
@@ -18,6 +19,9 @@ struct DetachCommand: AsyncParsableCommand {
 
     @OptionGroup var file: ConfigurationOption
 
+    @Flag(help: "Wait for SIGTERM afterwards: for a DaemonSet, whose pods must not end.")
+    var stay = false
+
     func run() async throws {
         let configuration = try file.read()
         let lock: RuntimeLock
@@ -33,5 +37,8 @@ struct DetachCommand: AsyncParsableCommand {
             throw Exit.failure(error.message)
         }
         _ = consume lock
+        guard stay else { return }
+        say("detached; waiting for SIGTERM")
+        for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) { return }
     }
 }

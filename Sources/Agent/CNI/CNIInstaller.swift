@@ -64,7 +64,8 @@ public struct CNIInstaller: Sendable {
     /// Whether `install` would have nothing to do.
     public func isInstalled() throws(FileError) -> Bool {
         let path = try network()
-        return try isSame(program, plugin) && chained(path) == nil
+        guard try isSame(program, plugin) else { return false }
+        return try chained(path) == nil
     }
 
     /// Takes the plugin out of every chain. The program stays unless `removesProgram`: runtimes that call the plugins of the time when
@@ -90,7 +91,7 @@ public struct CNIInstaller: Sendable {
 
     /// Waits until something has changed in the networks' folder, or ten seconds have passed.
     public func waitForChange() {
-        let inotify = inotify_init1(Int32(IN_CLOEXEC.rawValue) | Int32(IN_NONBLOCK.rawValue))
+        let inotify = inotify_init1(Int32(IN_CLOEXEC) | Int32(IN_NONBLOCK))
         defer { if inotify >= 0 { close(inotify) } }
         let mask = UInt32(IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE)
         guard inotify >= 0, inotify_add_watch(inotify, networks, mask) >= 0 else {
