@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # What the build, the tests and the demo need of Debian 12 beside Swift 6.3, and of PyPI.
-DEBIAN_PACKAGES := bpftool ca-certificates ethtool iperf3 iproute2 iputils-ping libbpf-dev libelf-dev linux-libc-dev make \
-	openssl pkg-config procps python3 python3-venv tcpdump zlib1g-dev
+DEBIAN_PACKAGES := bpftool ca-certificates ethtool iperf3 iproute2 iputils-ping libbpf-dev libelf-dev libyaml-dev \
+	linux-libc-dev make openssl pkg-config procps python3 python3-venv tcpdump zlib1g-dev
 # For virtual machines with other kernels.
 KERNEL_TEST_PACKAGES := binutils busybox-static cpio dash kmod qemu-system-x86 util-linux
 PYPI_PACKAGES := cryptography cryptography_vectors pytest

@@ -66,6 +66,12 @@ let package = Package(
             name: "KMS", dependencies: ["Secrets", "CloudIdentity", crypto, cryptoExtras, http, logging],
             swiftSettings: swiftSettings),
 
+        // The Kubernetes API: list, watch, apply, lease. Kubeconfig files are read with Debian's libyaml.
+        .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+        .target(
+            name: "Kubernetes", dependencies: ["CYAML", "CSys", "Secrets", http, logging] + nio,
+            swiftSettings: swiftSettings),
+
         // What is desired, and the reconciler that makes it so on a node.
         .target(name: "Cluster", dependencies: ["CSys", "Keys", "Netlink", logging], swiftSettings: swiftSettings),
         .target(
@@ -103,6 +109,8 @@ let package = Package(
             name: "DatapathTests",
             dependencies: ["Datapath", "BPF", "BPFObjects", "CLibBPF", "CSys", "Keys", "Netlink", "Secrets", crypto],
             exclude: ["vectors"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "KubernetesTests", dependencies: ["Kubernetes", "Lab", logging], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",
