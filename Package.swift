@@ -73,7 +73,9 @@ let package = Package(
             swiftSettings: swiftSettings),
 
         // What is desired, and the reconciler that makes it so on a node.
-        .target(name: "Cluster", dependencies: ["CSys", "Keys", "Netlink", logging], swiftSettings: swiftSettings),
+        .target(
+            name: "Cluster", dependencies: ["CSys", "Keys", "Kubernetes", "Netlink", logging],
+            swiftSettings: swiftSettings),
         .target(
             name: "Agent",
             dependencies: [

@@ -1,4 +1,3 @@
-public import Cluster
 public import Keys
 
 /// Which epochs are live, and which one is sent with: a pure function of what all nodes can read, so that all of them come to the
@@ -34,6 +33,9 @@ public struct EpochDecision: Sendable, Hashable {
     public var problems: Set<Problem> = []
     /// When time alone will change the answer, if ever.
     public var nextChange: Timestamp?
+
+    /// Nothing is live.
+    public init() {}
 
     /// How long after the deadline for acknowledgements nodes that still send with the older epoch are waited for, seconds.
     static let stragglerSeconds: Int64 = 30
