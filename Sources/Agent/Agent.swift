@@ -2,7 +2,7 @@ internal import Cluster
 public import Datapath
 internal import Glibc
 public import KMS
-internal import Keys
+public import Keys
 public import Logging
 public import ServiceLifecycle
 internal import Synchronization

@@ -8,10 +8,14 @@ public struct Reading: Sendable, Hashable {
     /// Kubernetes: the number of the last write of slices that is in it. 0 in a cluster directory, which acknowledges pair by pair.
     public var sequence: Int64
 
+    /// Kubernetes: the number of the last write that other nodes wait to hear is in force here.
+    public var due: Int64
+
     /// Makes a reading.
-    public init(_ snapshot: Snapshot, sequence: Int64 = 0) {
+    public init(_ snapshot: Snapshot, sequence: Int64 = 0, due: Int64 = 0) {
         self.snapshot = snapshot
         self.sequence = sequence
+        self.due = due
     }
 }
 

@@ -1,4 +1,3 @@
-public import Cluster
 public import Datapath
 internal import FoundationEssentials
 public import Netlink
