@@ -119,7 +119,7 @@ final class SandboxStore: Sendable {
     /// Forgets all but these (container id and interface).
     func keep(only valid: Set<String>) {
         let gone = all.withLock { all in all.keys.filter { !valid.contains($0) } }
-        for key in gone { remove(key) }
+        for key in gone { _ = remove(key) }
     }
 
     private func remove(_ key: String) -> Bool {

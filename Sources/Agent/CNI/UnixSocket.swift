@@ -84,7 +84,7 @@ struct UnixSocket: ~Copyable, Sendable {
         var done = 0
         while done < bytes.count {
             let sent = bytes.withUnsafeBytes { buffer in
-                send(fd, buffer.baseAddress.map { $0 + done }, buffer.count - done, Int32(MSG_NOSIGNAL.rawValue))
+                send(fd, buffer.baseAddress.map { $0 + done }, buffer.count - done, Int32(MSG_NOSIGNAL))
             }
             if sent > 0 {
                 done += sent
