@@ -120,7 +120,7 @@ let package = Package(
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",
-            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"],
+            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Netlink", "Secrets"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["Lab", "Netlink", "Datapath", "Keys", "Secrets"],

@@ -3,7 +3,7 @@ internal import Glibc
 
 /// Tells when devices or addresses of the network namespace in which it is opened appear, change or go. It says that something
 /// happened, not what: who wants to know looks.
-public struct LinkMonitor: ~Copyable, Sendable {
+public final class LinkMonitor: Sendable {
     private let fd: Int32
 
     /// Subscribes in the calling thread's network namespace.
@@ -35,7 +35,7 @@ public struct LinkMonitor: ~Copyable, Sendable {
     public var descriptor: Int32 { fd }
 
     /// Takes what has arrived and throws it away. Messages that were lost (ENOBUFS) have done their work, too.
-    public borrowing func drain() {
+    public func drain() {
         var buffer = [UInt8](repeating: 0, count: 1 << 15)
         for _ in 0..<1000 where recv(fd, &buffer, buffer.count, 0) < 0 && errno != ENOBUFS && errno != EINTR { return }
     }

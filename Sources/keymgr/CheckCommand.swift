@@ -3,6 +3,7 @@ import ArgumentParser
 import Cluster
 import KMS
 import Keys
+import Kubernetes
 import Logging
 
 /// `ebpf-xdp-keymgr check`.

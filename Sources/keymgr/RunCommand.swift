@@ -4,6 +4,7 @@ import Cluster
 import Datapath
 import KMS
 import Keys
+import Kubernetes
 import Logging
 import Secrets
 import ServiceLifecycle

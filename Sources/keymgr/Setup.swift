@@ -1,4 +1,5 @@
 import Agent
+import ArgumentParser
 import Cluster
 import Datapath
 import KMS

@@ -1,4 +1,5 @@
 internal import Cluster
+internal import Datapath
 internal import Keys
 
 /// Which revision of our list other nodes have in force: what `EncryptionNode.applied` says in a cluster directory, put together from
@@ -15,9 +16,18 @@ struct Acknowledgements: Sendable {
     }
     private var known: [String: Known] = [:]
 
-    /// Takes over what an earlier run has known.
-    mutating func remember(_ name: String, incarnation: Incarnation, own: Incarnation, revision: UInt32) {
-        known[name] = Known(peer: incarnation, own: own, revision: revision)
+    /// Knows nothing.
+    init() {}
+
+    /// Takes over what the kernel has of an earlier run: histories may have forgotten it. Numbers of peers do not stand in what was
+    /// published, so the least that any of them has acknowledged counts for all.
+    init(kernel: DatapathState, published: EncryptionNode?) {
+        guard let published, published.incarnation == kernel.incarnation,
+            let least = kernel.peers.values.map(\.acknowledged).min(), least > 0
+        else { return }
+        known = published.applied.mapValues {
+            Known(peer: $0.incarnation, own: kernel.incarnation, revision: least)
+        }
     }
 
     /// What a peer has in force of ours, both as they stand in the slices; nil when it has nothing of this incarnation, or cannot

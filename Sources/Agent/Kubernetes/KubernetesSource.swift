@@ -110,22 +110,8 @@ public final class KubernetesSource: ClusterSource {
             State(
                 reader: KubernetesReader(
                     name: name, applied: memory.appliedThrough,
-                    acknowledgements: Self.acknowledgements(kernel, directory.published)),
+                    acknowledgements: Acknowledgements(kernel: kernel, published: directory.published)),
                 memory: memory, kernel: kernel))
-    }
-
-    /// What the kernel knows from before a restart: which revisions peers had in force. Histories may have forgotten them.
-    private static func acknowledgements(_ kernel: DatapathState, _ published: EncryptionNode?) -> Acknowledgements {
-        var acknowledgements = Acknowledgements()
-        guard let published, published.incarnation == kernel.incarnation else { return acknowledgements }
-        // Numbers of peers are not in what we published; keys in the kernel tell whose they are only together with the slices. So only
-        // what the copy itself names is taken: the peer's incarnation, and the least that any slot has acknowledged.
-        guard let least = kernel.peers.values.map(\.acknowledged).min(), least > 0 else { return acknowledgements }
-        for (name, applied) in published.applied {
-            acknowledgements.remember(
-                name, incarnation: applied.incarnation, own: kernel.incarnation, revision: least)
-        }
-        return acknowledgements
     }
 
     // MARK: following

@@ -60,8 +60,7 @@ final class PodWatcher: Sendable {
     private static func watch(_ state: State) {
         // Without it, inotify and the regular looks remain.
         let monitor = try? LinkMonitor()
-        var links: Int32 = -1
-        if let descriptor = monitor?.descriptor { links = descriptor }
+        let links = monitor?.descriptor ?? -1
         while !state.stopped.load(ordering: .acquiring) {
             for root in state.roots {
                 _ = inotify_add_watch(
