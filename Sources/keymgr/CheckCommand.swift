@@ -32,7 +32,8 @@ struct CheckCommand: AsyncParsableCommand {
         }
         let setup: Setup
         do throws(ConfigurationError) {
-            setup = try Setup(configuration, file: file.path, logger: Logger(label: "check") { _ in SilentLogHandler() })
+            setup = try Setup(
+                configuration, file: file.path, logger: Logger(label: "check") { _ in SilentLogHandler() })
         } catch {
             throw Exit.configuration("\(error)")
         }

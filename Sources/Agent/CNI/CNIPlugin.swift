@@ -153,7 +153,8 @@ public struct CNIPlugin {
             case "STATUS":
                 try status(network)
                 return Outcome(output: [], status: 0)
-            default: throw .environment("CNI_COMMAND is \"\(command)\"; expected ADD, CHECK, DEL, GC, STATUS or VERSION")
+            default:
+                throw .environment("CNI_COMMAND is \"\(command)\"; expected ADD, CHECK, DEL, GC, STATUS or VERSION")
             }
         } catch {
             return print(error, version)

@@ -5,6 +5,12 @@ func rawMember(_ key: String, of text: [UInt8]) -> ArraySlice<UInt8>? {
     return scanner.member(key)
 }
 
+/// The elements of a JSON array, each as it is written; nil when the text is no array. The text must be valid JSON.
+func rawElements(of text: [UInt8]) -> [ArraySlice<UInt8>]? {
+    var scanner = RawScanner(text: text)
+    return scanner.elements()
+}
+
 private struct RawScanner {
     let text: [UInt8]
     var position = 0
@@ -27,6 +33,22 @@ private struct RawScanner {
             if name.elementsEqual(key.utf8) { found = value }
             skipSpace()
             guard take(UInt8(ascii: ",")) else { return found }
+        }
+    }
+
+    mutating func elements() -> [ArraySlice<UInt8>]? {
+        skipSpace()
+        guard take(UInt8(ascii: "[")) else { return nil }
+        skipSpace()
+        if take(UInt8(ascii: "]")) { return [] }
+        var found: [ArraySlice<UInt8>] = []
+        while true {
+            skipSpace()
+            guard let value = value(), !value.isEmpty else { return nil }
+            found.append(value)
+            skipSpace()
+            if take(UInt8(ascii: "]")) { return found }
+            guard take(UInt8(ascii: ",")) else { return nil }
         }
     }
 

@@ -181,7 +181,8 @@ public final class KubernetesSource: ClusterSource {
         if let spec = node?.spec, spec.nodeID != nodeID {
             throw NumberChanged(
                 description:
-                    "EncryptionNode \(name) has the number \(spec.nodeID) now, and not \(nodeID); starting again with it")
+                    "EncryptionNode \(name) has the number \(spec.nodeID) now, and not \(nodeID); starting again with it"
+            )
         }
         let sandboxes = sandboxes.sandboxes
         let (spec, attached) = state.withLock { state in

@@ -42,14 +42,17 @@ final class PodFinder: Sendable {
                     && NamespaceIdentity(path: found.location.path) == found.location.identity
             }
             if isFresh || wanted.keys.contains(where: { state.found[$0] == nil }) {
-                look(&state, wanted.values.map { pod in
-                    var pod = pod
-                    if let found = state.found[pod.name] {
-                        pod.previous = PodInterface(
-                            name: pod.name, networkNamespace: found.location.path, interface: found.location.interface)
-                    }
-                    return pod
-                })
+                look(
+                    &state,
+                    wanted.values.map { pod in
+                        var pod = pod
+                        if let found = state.found[pod.name] {
+                            pod.previous = PodInterface(
+                                name: pod.name, networkNamespace: found.location.path,
+                                interface: found.location.interface)
+                        }
+                        return pod
+                    })
             }
             return Findings(
                 locations: state.found.mapValues(\.location), problems: state.problems,

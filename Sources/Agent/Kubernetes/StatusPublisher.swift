@@ -148,7 +148,8 @@ final class StatusPublisher: Sendable {
         guard let wish = state.wish, let seen else { return .wait(idle) }
         if let retry = state.retryAt, retry > now { return .wait(retry - now) }
         // The server's own copy counts, once it cannot be an echo of an earlier write of ours any more.
-        if state.writtenAt == nil || now - (state.writtenAt ?? now) > echo, state.written?.report != seen.status?.report {
+        if state.writtenAt == nil || now - (state.writtenAt ?? now) > echo, state.written?.report != seen.status?.report
+        {
             if let report = seen.status?.report, state.written != nil, report.incarnation != wish.report.incarnation {
                 state.stranger = report.incarnation
             }

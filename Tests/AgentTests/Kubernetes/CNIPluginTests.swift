@@ -37,7 +37,8 @@ import Testing
             "{\"cniVersion\":\"\(version)\",\"name\":\"pods\",\"type\":\"xdp-encryptor-cni\"\(keys)"
             + (previous.map { ",\n  \"prevResult\" : \($0)" } ?? "") + "}"
         return CNIPlugin(
-            environment: environment, input: Array(input.utf8), identify: { _ in NamespaceIdentity(device: 4, inode: 5) }
+            environment: environment, input: Array(input.utf8),
+            identify: { _ in NamespaceIdentity(device: 4, inode: 5) }
         ) { (_, request) throws(CNIClient.Absent) in try daemon.ask(request) }.run()
     }
 
@@ -175,7 +176,8 @@ import Testing
     @Test(
         "Where there is no such member, or no JSON, nothing is found and nothing breaks",
         arguments: [
-            "", "{", "{}", "[]", "{\"a\":{\"prevResult\":1}}", "{\"prevResult\"", "{\"prevResult\":", "{\"prevResult\":{",
+            "", "{", "{}", "[]", "{\"a\":{\"prevResult\":1}}", "{\"prevResult\"", "{\"prevResult\":",
+            "{\"prevResult\":{",
             "\"\\", "{\"a\\",
         ])
     func noMember(_ text: String) { #expect(rawMember("prevResult", of: Array(text.utf8)) == nil) }

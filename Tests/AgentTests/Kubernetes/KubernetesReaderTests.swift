@@ -7,7 +7,8 @@ import Testing
 
 /// What may be concluded from what was read of the API.
 @Suite struct KubernetesReaderTests {
-    private func report(_ id: NodeID, applied: Int64 = 0, notApplied: [String] = [], revision: UInt32 = 1) -> NodeReport {
+    private func report(_ id: NodeID, applied: Int64 = 0, notApplied: [String] = [], revision: UInt32 = 1) -> NodeReport
+    {
         var node = EncryptionNode(id: id, incarnation: incarnations[Int(id)])
         node.revision = revision
         node.epochs = [1]
@@ -26,7 +27,9 @@ import Testing
         NodeEntry(
             name: name, report: report, incarnationAt: at, history: history.map { .init(revision: $0.0, at: $0.1) })
     }
-    private func read(_ reader: inout KubernetesReader, _ objects: KubernetesObjects, clock: Duration = .zero) -> Reading? {
+    private func read(_ reader: inout KubernetesReader, _ objects: KubernetesObjects, clock: Duration = .zero)
+        -> Reading?
+    {
         reader.reading(objects, endpoints: [:], published: nil, clock: clock)
     }
 
@@ -79,7 +82,8 @@ import Testing
         #expect(read(&reader, objects([peer]))?.snapshot.nodes["b"]?.applied == [:])
     }
 
-    @Test("An unreadable slice keeps what is acknowledged where it is; one that never was readable stops everything new")
+    @Test(
+        "An unreadable slice keeps what is acknowledged where it is; one that never was readable stops everything new")
     func unreadable() throws {
         var reader = KubernetesReader(name: "a")
         _ = read(&reader, objects([], sequence: 10))

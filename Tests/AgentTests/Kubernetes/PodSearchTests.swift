@@ -44,7 +44,9 @@ import Testing
         #expect(found.problems == 0)
     }
 
-    @Test("An address in two namespaces: the one that holds all of the pod's addresses, else the newest, and it is reported")
+    @Test(
+        "An address in two namespaces: the one that holds all of the pod's addresses, else the newest, and it is reported"
+    )
     func twice() {
         let both = find(
             [view(1, ["10.0.0.1", "fd00::1"]), view(2, ["10.0.0.1"])], [pod("a", ["10.0.0.1", "fd00::1"])])
