@@ -79,7 +79,8 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle,
+                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Netlink", logging,
+                lifecycle,
             ],
             swiftSettings: swiftSettings),
 
@@ -88,7 +89,10 @@ let package = Package(
 
         .executableTarget(
             name: "keymgr",
-            dependencies: ["Agent", "Cluster", "Datapath", "KMS", "Secrets", arguments, logging, lifecycle, signals],
+            dependencies: [
+                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", arguments, logging, lifecycle,
+                signals,
+            ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "cli",
@@ -116,7 +120,7 @@ let package = Package(
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",
-            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"],
+            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Netlink", "Secrets"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["Lab", "Netlink", "Datapath", "Keys", "Secrets"],

@@ -1,128 +1,89 @@
 import Agent
 import ArgumentParser
 import Cluster
-import Glibc
 
-/// The folders of a node's container runtime.
+/// Where container runtimes look for plugins.
 struct CNIFolders: ParsableArguments {
-    @Option(help: "Where the container runtime looks for plugins.")
+    @Option(help: "The folder of plugins.")
     var binDir = "/opt/cni/bin"
 
-    @Option(help: "Where the container runtime looks for networks.")
+    @Option(help: "The folder of network configurations.")
     var confDir = "/etc/cni/net.d"
 
-    /// An installer of this very program.
-    func installer(onDaemonAbsent: String = "refuse-protected", unknownPods: String = "allow") -> CNIInstaller {
-        CNIInstaller(
-            program: "/proc/self/exe", programs: binDir, networks: confDir,
-            settings: .init(onDaemonAbsent: onDaemonAbsent, unknownPods: unknownPods))
-    }
+    var installation: CNIInstallation { CNIInstallation(programs: binDir, configurations: confDir) }
 }
 
-/// `xdp-encryptor cni-install`.
+/// `xdp-encryptor cni install`.
 struct CNIInstallCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "cni-install",
-        abstract: "Installs the CNI plugin on this node, behind the plugins of its network.",
+        commandName: "install",
+        abstract: "Installs this program as a CNI plugin, and adds it to the network configuration in force.",
         discussion: """
-            Copies this program to the plugins' folder as xdp-encryptor-cni, and puts it into the chain of the network that the \
-            container runtime uses: the first file of its folder, by name. What is there already is left as it is, so the \
-            command may be repeated. With --watch it goes on and puts the plugin back whenever the network's own agent has \
-            written the file anew, until SIGTERM.
+            Copies itself as xdp-encryptor-cni, and adds an entry at the end of the first .conflist by name, which is the one that \
+            runtimes use. All else in that file stays as it is written. May be repeated: nothing is done twice.
 
-            EXAMPLES
-              xdp-encryptor cni-install
-              xdp-encryptor cni-install --watch --bin-dir /host/bin --conf-dir /host/conf
-              xdp-encryptor cni-install --check
+            EXAMPLE
+              xdp-encryptor cni install --bin-dir /host/opt/cni/bin --conf-dir /host/etc/cni/net.d
 
             EXIT STATUS
-              0 done, 1 it cannot be (the reason is on standard error) or --check found it missing, 64 wrong arguments
+              0 installed, 1 not (the reason is on standard error), 64 wrong arguments
             """)
 
-    /// While keymgr does not answer.
     enum OnDaemonAbsent: String, ExpressibleByArgument, CaseIterable {
         case refuseProtected = "refuse-protected"
         case refuseAll = "refuse-all"
         case allow
     }
-    /// Of pods of which nothing is known.
     enum UnknownPods: String, ExpressibleByArgument, CaseIterable {
-        case allow
-        case refuse
+        case allow, refuse
     }
 
     @OptionGroup var folders: CNIFolders
 
-    @Option(help: "Which pods do not start while keymgr does not answer: refuse-protected, refuse-all, or allow for none.")
-    var onDaemonAbsent = OnDaemonAbsent.refuseProtected
+    @Option(help: "The daemon's socket, if it is another than /run/xdp-encryptor/cni.sock.")
+    var socket: String?
 
-    @Option(help: "Whether pods start of which nothing can be known, because neither runtime nor API server tell: allow or refuse.")
-    var unknownPods = UnknownPods.allow
+    @Option(help: "What happens with pods while the daemon does not answer.")
+    var onDaemonAbsent: OnDaemonAbsent?
 
-    @Flag(help: "Go on, and put the plugin back when it is lost.")
-    var watch = false
-
-    @Flag(help: "Change nothing; say whether it is installed.")
-    var check = false
+    @Option(help: "What happens then with pods of which nothing is known.")
+    var unknownPods: UnknownPods?
 
     func run() throws {
-        let installer = folders.installer(onDaemonAbsent: onDaemonAbsent.rawValue, unknownPods: unknownPods.rawValue)
-        if check {
-            do throws(FileError) {
-                guard try installer.isInstalled() else {
-                    throw FileError("the plugin is not in the chain of \(installer.networks), or \(installer.programs) has another one")
-                }
-            } catch {
-                throw Failure.exit("cni-install: \(error)")
-            }
-            return
+        var options = CNIInstallation.Options()
+        options.socket = socket
+        options.onDaemonAbsent = onDaemonAbsent?.rawValue
+        options.unknownPods = unknownPods?.rawValue
+        do throws(FileError) {
+            let done = try folders.installation.install(program: "/proc/self/exe", options)
+            print(done.isEmpty ? "everything was there" : done.joined(separator: "\n"))
+        } catch {
+            throw Failure.exit("cni install: \(error)")
         }
-        // The first process of a container ends by signals only when it asks for them.
-        if watch { for ending in [SIGTERM, SIGINT] { signal(ending) { _ in _exit(0) } } }
-        var last = ""
-        repeat {
-            do throws(FileError) {
-                for sentence in try installer.install() { print(sentence) }
-                last = ""
-            } catch {
-                guard watch else { throw Failure.exit("cni-install: \(error)") }
-                // Once, not at every look.
-                if "\(error)" != last { _ = Failure.exit("cni-install: \(error); trying again") }
-                last = "\(error)"
-                sleep(1)
-            }
-            fflush(nil)
-            if watch { installer.waitForChange() }
-        } while watch
     }
 }
 
-/// `xdp-encryptor cni-uninstall`.
+/// `xdp-encryptor cni uninstall`.
 struct CNIUninstallCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "cni-uninstall",
-        abstract: "Takes the CNI plugin out of the chain of this node's network.",
+        commandName: "uninstall",
+        abstract: "Takes the plugin out of all network configurations, then removes it.",
         discussion: """
-            The program stays in the plugins' folder unless --remove-program is given: CRI-O stops a pod with the plugins that it was \
-            started with, so remove it when those pods have gone. containerd does not need it.
-
             EXAMPLE
-              xdp-encryptor cni-uninstall --remove-program
+              xdp-encryptor cni uninstall --bin-dir /host/opt/cni/bin --conf-dir /host/etc/cni/net.d
 
             EXIT STATUS
-              0 done, or it was not there; 1 failed (the reason is on standard error), 64 wrong arguments
+              0 removed, or nothing was there; 1 failed (the reason is on standard error), 64 wrong arguments
             """)
 
     @OptionGroup var folders: CNIFolders
 
-    @Flag(help: "Remove the program, too.")
-    var removeProgram = false
-
     func run() throws {
         do throws(FileError) {
-            for sentence in try folders.installer().uninstall(removesProgram: removeProgram) { print(sentence) }
+            let done = try folders.installation.uninstall()
+            print(done.isEmpty ? "nothing was there" : done.joined(separator: "\n"))
         } catch {
-            throw Failure.exit("cni-uninstall: \(error)")
+            throw Failure.exit("cni uninstall: \(error)")
         }
     }
 }

@@ -11,7 +11,8 @@ struct DetachCommand: AsyncParsableCommand {
         abstract: "Removes everything from this node: programs, keys, pins; puts offloads and routes back.",
         discussion: """
             Stop the daemon first. Protected pods talk in clear afterwards, and nodes that still expect encryption drop that: \
-            remove the node's endpoints from the cluster directory before, and wait until `xdp-encryptor status` shows none.
+            remove the node's endpoints from the cluster directory, or the policies from Kubernetes, before, and wait until \
+            `xdp-encryptor status` shows none.
 
             EXAMPLE
               ebpf-xdp-keymgr detach --config /etc/xdp-encryptor/keymgr.json
@@ -32,7 +33,7 @@ struct DetachCommand: AsyncParsableCommand {
         }
         do throws(DatapathError) {
             try Datapath.removeAll(
-                pinPath: configuration.datapath.pinPath, stateDirectory: configuration.datapath.stateDirectory)
+                pinPath: configuration.pins, stateDirectory: configuration.runtime)
         } catch {
             throw Exit.failure(error.message)
         }
