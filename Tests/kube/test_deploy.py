@@ -163,7 +163,6 @@ def test_rights_are_no_more_than_they_should_be():
     writes = {"create", "update", "patch", "delete", "deletecollection"}
     assert {rule for rule in keymgr if rule[2] in writes} == {
         ("encryption.ebpf.xdp", "encryptionnodes/status", "update"),
-        ("encryption.ebpf.xdp", "encryptionnodes/status", "patch"),
     }
     assert {rule[2] for rule in keymgr if rule[1] == "pods"} == {"get"}
     for rights in keymgr, operator:
@@ -174,7 +173,6 @@ def test_rights_are_no_more_than_they_should_be():
         ("pods", "patch"),
         ("configmaps", "create"),
         ("configmaps", "update"),
-        ("configmaps", "patch"),
     }
     for item in items:
         for rule in item.get("rules", []) if item["kind"] == "Role" else []:

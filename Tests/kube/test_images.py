@@ -414,7 +414,7 @@ def test_the_cni_container_has_no_right_and_needs_none(images, tmp_path):
     plugin = tmp_path / "bin/xdp-encryptor-cni"
     answer = run(plugin, env={"CNI_COMMAND": "VERSION"}, input="{}")
     assert answer.returncode == 0 and "1.0.0" in json.loads(answer.stdout)["supportedVersions"], answer.stderr
-    uninstall = ["/usr/bin/xdp-encryptor", "cni-uninstall", "--remove-program", "--bin-dir=/host/bin", "--conf-dir=/host/conf"]
+    uninstall = ["/usr/bin/xdp-encryptor", "cni", "uninstall", "--bin-dir=/host/bin", "--conf-dir=/host/conf"]
     status, said = Container(images[KEYMGR][0], uninstall, 0, [], mounts).wait()
     assert status == 0, said
     assert types() == ["ptp"] and list((tmp_path / "bin").iterdir()) == []
