@@ -6,6 +6,7 @@ import KMS
 import Logging
 import Secrets
 import ServiceLifecycle
+import Telemetry
 import UnixSignals
 
 /// `ebpf-xdp-keymgr run`.
