@@ -24,7 +24,7 @@ public struct MetricsText: Sendable {
 
     /// A metric with values by labels.
     public mutating func add(
-        _ kind: Kind, _ name: String, _ help: String, _ values: [(labels: KeyValuePairs<String, String>, value: Double)]
+        _ kind: Kind, _ name: String, _ help: String, _ values: [(labels: [String: String], value: Double)]
     ) {
         guard !values.isEmpty else { return }
         text += "# HELP \(prefix)\(name) \(Self.escaped(help, quotes: false))\n# TYPE \(prefix)\(name) \(kind.rawValue)\n"
@@ -32,7 +32,7 @@ public struct MetricsText: Sendable {
             text += "\(prefix)\(name)"
             if !labels.isEmpty {
                 text += "{"
-                text += labels.map { "\($0.key)=\"\(Self.escaped($0.value, quotes: true))\"" }.joined(separator: ",")
+                text += labels.sorted { $0.key < $1.key }.map { "\($0.key)=\"\(Self.escaped($0.value, quotes: true))\"" }.joined(separator: ",")
                 text += "}"
             }
             text += " \(Self.number(value))\n"

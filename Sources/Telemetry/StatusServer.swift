@@ -101,9 +101,12 @@ public final class StatusServer: Sendable {
             guard head.method == .GET || isHead else {
                 return Self.write(Answer(405, "only GET\n"), isHead: false, keepAlive: head.isKeepAlive, channel)
             }
-            Task {
-                let answer = await respond(path) ?? Answer(404, "no such path; there are /metrics, /healthz, /readyz\n")
-                Self.write(answer, isHead: isHead, keepAlive: head.isKeepAlive, channel)
+            let keepAlive = head.isKeepAlive
+            channel.eventLoop.makeFutureWithTask { () -> Answer? in
+                await respond(path)
+            }.whenSuccess { answer in
+                let missing = Answer(404, "no such path; there are /metrics, /healthz and /readyz\n")
+                Self.write(answer ?? missing, isHead: isHead, keepAlive: keepAlive, channel)
             }
         }
 

@@ -1,6 +1,6 @@
 public import Cluster
 public import Keys
-public import Kubernetes
+internal import Kubernetes
 public import Netlink
 
 /// What matters of a Kubernetes node.

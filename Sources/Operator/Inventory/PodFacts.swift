@@ -1,5 +1,5 @@
 public import Cluster
-public import Kubernetes
+internal import Kubernetes
 public import Netlink
 
 /// What matters of a pod, kept small: a hundred thousand of them must fit into little memory.

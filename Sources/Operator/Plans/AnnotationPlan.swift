@@ -30,9 +30,9 @@ public struct AnnotationPlan: Sendable, Hashable {
         if !mayLift, pod.isManaged, pod.policyMode == .strict, decision.mode == .permissive { return nil }
         var changes: [String: String?] = [:]
         // A person's "false" stays readable even where an enforced policy overrules it.
-        if pod.encrypt != .yes, pod.encrypt != .no { changes[PodAnnotation.encrypt] = .some("true") }
-        if pod.policyHash != PodFacts.hash(ofPolicy: policy) { changes[PodAnnotation.policy] = .some(policy) }
-        if !pod.isManaged { changes[PodAnnotation.managedBy] = .some(PodAnnotation.operatorName) }
+        if pod.encrypt != .yes, pod.encrypt != .no { changes[PodAnnotation.encrypt] = "true" }
+        if pod.policyHash != PodFacts.hash(ofPolicy: policy) { changes[PodAnnotation.policy] = policy }
+        if !pod.isManaged { changes[PodAnnotation.managedBy] = PodAnnotation.operatorName }
         guard !changes.isEmpty else { return nil }
         let sources = decision.asks.map(\.source).joined(separator: ", ")
         let note =
@@ -47,9 +47,10 @@ public struct AnnotationPlan: Sendable, Hashable {
     }
 
     private static func lift(_ pod: PodFacts, _ decision: PodDecision) -> AnnotationPlan {
-        var changes: [String: String?] = [PodAnnotation.managedBy: .some(nil)]
-        if pod.encrypt == .yes { changes[PodAnnotation.encrypt] = .some(nil) }
-        if pod.policyHash != 0 { changes[PodAnnotation.policy] = .some(nil) }
+        var changes: [String: String?] = [:]
+        changes.updateValue(nil, forKey: PodAnnotation.managedBy)
+        if pod.encrypt == .yes { changes.updateValue(nil, forKey: PodAnnotation.encrypt) }
+        if pod.policyHash != 0 { changes.updateValue(nil, forKey: PodAnnotation.policy) }
         let why =
             switch decision.why {
             case .optedOut: "the pod's annotation says \"false\", and nobody who asks is enforced"

@@ -1,5 +1,6 @@
 public import Cluster
 public import Keys
+internal import Kubernetes
 public import Netlink
 
 /// What all nodes shall agree on, from the configuration and the policies.

@@ -126,6 +126,11 @@ extension JSONWriter {
         object { writer in
             writer.key("sequence")
             writer.number(slice.sequence)
+            // For the columns that people see: those cannot count.
+            writer.key("nodeCount")
+            writer.number(slice.nodes.count)
+            writer.key("addressCount")
+            writer.number(slice.nodes.reduce(0) { $1.report.endpoints.reduce($0) { $0 + $1.addresses.count } })
             writer.key("nodes")
             writer.array(slice.nodes) { $0.entry($1) }
         }

@@ -1,5 +1,5 @@
 public import Cluster
-public import Kubernetes
+internal import Kubernetes
 internal import Netlink
 
 /// What has to be done about an `EncryptionNode`.

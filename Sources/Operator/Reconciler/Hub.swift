@@ -214,6 +214,9 @@ actor Hub {
         return (reports, slices)
     }
 
+    /// Names of all nodes that have an object.
+    var encryptionNodeNames: Set<String> { Set(inventory.encryptionNodes.keys) }
+
     /// All nodes' reports.
     var reports: [String: NodeReport] { inventory.encryptionNodes.compactMapValues(\.report) }
     var epochs: [Epoch: EncryptionEpochObject] { inventory.epochs }

@@ -25,7 +25,7 @@ struct Watchers: Sendable {
             follow(EncryptionPolicy.self, &group)
             follow(EncryptionNodeObject.self, &group)
             follow(EncryptionEpochObject.self, &group)
-            group.addTask { await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run(hub.handle(slice:)) }
+            group.addTask { await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) } }
             group.addTask { await followWhenServed(ServiceEntry.self) }
             group.addTask { await followWhenServed(VirtualService.self) }
             group.addTask { await followWhenServed(DestinationRule.self) }

@@ -7,8 +7,10 @@ enum WorkOutcome: Sendable {
     case done
     /// Not done: again after a back-off of its own.
     case again
-    /// Again after this time.
+    /// Again after this time, and not before, whatever changes.
     case after(Duration)
+    /// Again after this time, or when something changes.
+    case recheck(Duration)
     /// The server wants to be left alone: nothing of this queue for this time.
     case pause(Duration)
 }
@@ -22,7 +24,7 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
         var order: [Key] = []
         var head = 0
         var working: Set<Key> = []
-        var later: [Key: Duration] = [:]
+        var later: [Key: (time: Duration, isFirm: Bool)] = [:]
         var failures: [Key: Int] = [:]
         var pausedUntil = Duration.zero
         var finished = 0
@@ -38,7 +40,7 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
     /// Adds keys.
     func add(_ keys: some Sequence<Key>) {
         state.withLock { state in
-            for key in keys where state.waiting.insert(key).inserted {
+            for key in keys where state.later[key]?.isFirm != true && state.waiting.insert(key).inserted {
                 state.order.append(key)
                 state.later[key] = nil
             }
@@ -75,7 +77,7 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
     private func take(_ width: Int) -> (ready: [Key], wakeAt: Duration?) {
         let now = clock.now()
         return state.withLock { state in
-            for (key, time) in state.later where time <= now {
+            for (key, later) in state.later where later.time <= now {
                 state.later[key] = nil
                 if state.waiting.insert(key).inserted { state.order.append(key) }
             }
@@ -100,7 +102,7 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
                 state.order.removeFirst(state.head)
                 state.head = 0
             }
-            return (ready, state.later.values.min())
+            return (ready, state.later.values.map(\.time).min())
         }
     }
 
@@ -116,16 +118,22 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
             case .again:
                 let failures = min(state.failures[key, default: 0] + 1, 10)
                 state.failures[key] = failures
-                let ceiling = min(Duration.seconds(60), .milliseconds(100) * (1 << failures))
-                state.later[key] = now + ceiling * (0.5 + 0.5 * random)
+                let ceiling = min(Duration.seconds(30), .milliseconds(100) * (1 << failures))
+                state.later[key] = (now + ceiling * (0.5 + 0.5 * random), true)
             case .after(let delay):
                 state.failures[key] = nil
-                state.later[key] = now + delay
+                state.later[key] = (now + delay, true)
+            case .recheck(let delay):
+                state.failures[key] = nil
+                state.later[key] = (now + delay, false)
             case .pause(let delay):
                 state.pausedUntil = max(state.pausedUntil, now + delay)
-                state.later[key] = now + delay * (1 + random)
+                state.later[key] = (now + delay * (1 + random), true)
             }
-            if state.waiting.contains(key) { state.later[key] = nil }
+            // What has changed meanwhile comes with it, when its time has come.
+            if state.waiting.contains(key), let later = state.later[key] {
+                if later.isFirm { state.waiting.remove(key) } else { state.later[key] = nil }
+            }
         }
         signal.set()
     }

@@ -1,6 +1,6 @@
 internal import Cluster
-public import Kubernetes
-public import Netlink
+internal import Kubernetes
+internal import Netlink
 
 /// Policies and mesh resources, made ready to be asked about pods. Immutable once built; built anew when one of its parts changes.
 public struct Rules: Sendable {
