@@ -8,6 +8,7 @@ import Kubernetes
 import Logging
 import Secrets
 import ServiceLifecycle
+import Telemetry
 import UnixSignals
 
 /// `ebpf-xdp-keymgr run`.
