@@ -82,7 +82,7 @@ struct RunCommand: AsyncParsableCommand {
             ])
         let agent: Agent
         do {
-            agent = try setup.agent(nodeID, datapath, state, kms, directory, logger)
+            agent = try setup.agent(nodeID, datapath, kms, directory, logger)
         } catch {
             throw Exit.failure("\(error)")
         }
