@@ -24,6 +24,7 @@ let package = Package(
     name: "xdp-encryptor",
     products: [
         .executable(name: "ebpf-xdp-keymgr", targets: ["keymgr"]),
+        .executable(name: "ebpf-xdp-operator", targets: ["operatorcli"]),
         .executable(name: "xdp-encryptor", targets: ["cli"]),
         // For the package in Benchmarks/.
         .library(name: "Lab", targets: ["Lab"]),
@@ -84,13 +85,31 @@ let package = Package(
             ],
             swiftSettings: swiftSettings),
 
+        // Who is to be protected, in Kubernetes: from policies and mesh resources to what nodes are told.
+        .target(
+            name: "Operator",
+            dependencies: ["CloudIdentity", "Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Telemetry", logging],
+            swiftSettings: swiftSettings),
+        // Logs, metrics, probes.
+        .target(
+            name: "Telemetry",
+            dependencies: ["Cluster", logging, .product(name: "NIOPosix", package: "swift-nio")] + nio,
+            swiftSettings: swiftSettings),
+
         // Two nodes with a pod each, in network namespaces: the demo and the end-to-end tests run on it.
         .target(name: "Lab", dependencies: ["BPF", "Netlink"], swiftSettings: swiftSettings),
 
         .executableTarget(
             name: "keymgr",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", arguments, logging, lifecycle,
+                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry", arguments, logging,
+                lifecycle, signals,
+            ],
+            swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "operatorcli",
+            dependencies: [
+                "Cluster", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments, logging, lifecycle,
                 signals,
             ],
             swiftSettings: swiftSettings),
@@ -117,6 +136,10 @@ let package = Package(
             exclude: ["vectors"], swiftSettings: swiftSettings),
         .testTarget(
             name: "KubernetesTests", dependencies: ["Kubernetes", "Lab", logging], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "OperatorTests",
+            dependencies: ["Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Operator", "Telemetry", logging],
+            resources: [.copy("Fixtures")], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",

@@ -8,6 +8,7 @@ import Kubernetes
 import Logging
 import Secrets
 import ServiceLifecycle
+import Telemetry
 import UnixSignals
 
 /// `ebpf-xdp-keymgr run`.
@@ -81,7 +82,7 @@ struct RunCommand: AsyncParsableCommand {
             ])
         let agent: Agent
         do {
-            agent = try setup.agent(nodeID, datapath, state, kms, directory, logger)
+            agent = try setup.agent(nodeID, datapath, kms, directory, logger)
         } catch {
             throw Exit.failure("\(error)")
         }

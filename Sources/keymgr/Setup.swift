@@ -59,8 +59,8 @@ struct Setup {
 
     /// The daemon.
     func agent(
-        _ nodeID: NodeID, _ datapath: Datapath, _ kernel: DatapathState, _ kms: any KeyManagementService,
-        _ directory: RuntimeDirectory, _ logger: Logger
+        _ nodeID: NodeID, _ datapath: Datapath, _ kms: any KeyManagementService, _ directory: RuntimeDirectory,
+        _ logger: Logger
     ) throws -> Agent {
         switch source {
         case .directory(let path, _):
@@ -71,7 +71,7 @@ struct Setup {
             guard let client else { throw ConfigurationError(description: "there is no client") }
             let source = try KubernetesSource(
                 api: client, name: node, nodeID: nodeID, namespace: namespace, configuration: kubernetes,
-                directory: directory, kernel: kernel, version: Keymgr.configuration.version, logger: logger)
+                directory: directory, datapath: datapath, version: Keymgr.configuration.version, logger: logger)
             return Agent(
                 configuration: configuration, source: source, node: node, nodeID: nodeID,
                 datapath: source.confirming(datapath), kms: kms, directory: directory, logger: logger)

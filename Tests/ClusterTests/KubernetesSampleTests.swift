@@ -29,7 +29,8 @@ import Testing
         node.revision = 4_294_967_295
         node.endpoints = [
             .init(
-                name: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a01", addresses: [try address("10.244.1.7"), try address("fd00:244:1::7")],
+                name: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a01",
+                addresses: [try address("10.244.1.7"), try address("fd00:244:1::7")],
                 mode: .strict, state: .ready, since: 7),
             .init(
                 name: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a02", addresses: [try address("::")], mode: .permissive,
@@ -38,7 +39,8 @@ import Testing
         node.epochs = [1, 4_294_967_295]
         node.sending = 1
         node.sendingSince = time
-        return NodeReport(node, appliedThrough: 9_007_199_254_740_991, notApplied: ["ip-10-0-0-1.eu-central-1.compute.internal"])
+        return NodeReport(
+            node, appliedThrough: 9_007_199_254_740_991, notApplied: ["ip-10-0-0-1.eu-central-1.compute.internal"])
     }
 
     static func policies() -> [EncryptionPolicy] {
@@ -57,7 +59,8 @@ import Testing
         full.status = .init(
             observedGeneration: 3, selectedPods: 12, protectedPods: 11,
             conditions: [
-                condition("Accepted", .isTrue), condition("Enforcing", .isFalse), condition("ServiceTranslation", .unknown),
+                condition("Accepted", .isTrue), condition("Enforcing", .isFalse),
+                condition("ServiceTranslation", .unknown),
                 condition("Conflict", .isFalse),
             ])
         return [full, EncryptionPolicy(name: "all", spec: .init())]
@@ -86,7 +89,8 @@ import Testing
     }
 
     static func epochs() -> [EncryptionEpochObject] {
-        [EpochDecision.State.waiting, .prepared, .active, .retiring, .ended, .expired].enumerated().map { index, state in
+        [EpochDecision.State.waiting, .prepared, .active, .retiring, .ended, .expired].enumerated().map {
+            index, state in
             let number = Epoch(index + 1)
             var object = EncryptionEpochObject(
                 EncryptionEpoch(
@@ -95,7 +99,9 @@ import Testing
                     kekID: "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
                     kekVersion: "rotation-1", notBefore: time, notAfter: time.adding(seconds: 86_400),
                     acknowledgeBy: time.adding(seconds: 60)))
-            object.metadata.annotations = [EncryptionEpochObject.clusterIDAnnotation: "000102030405060708090a0b0c0d0e0f"]
+            object.metadata.annotations = [
+                EncryptionEpochObject.clusterIDAnnotation: "000102030405060708090a0b0c0d0e0f"
+            ]
             object.status = .init(
                 phase: state, acknowledged: 3, nodes: 4, missing: ["node-d"],
                 conditions: [condition("Acknowledged", .isFalse)])
@@ -115,7 +121,8 @@ import Testing
                             history: [.init(revision: 3, at: 40), .init(revision: 4, at: 42)]),
                         NodeEntry(
                             name: "node-b",
-                            report: NodeReport(EncryptionNode(id: 2, incarnation: try #require(Incarnation(bytes: Array(1...16))))),
+                            report: NodeReport(
+                                EncryptionNode(id: 2, incarnation: try #require(Incarnation(bytes: Array(1...16))))),
                             incarnationAt: 41, history: []),
                     ])),
             EncryptedEndpointSlice(name: "slice-2", spec: .init(sequence: 1, nodes: [])),
@@ -145,7 +152,8 @@ import Testing
             try Data(text.utf8).write(to: file)
         }
         let there = try Data(contentsOf: file)
-        #expect(String(decoding: there, as: UTF8.self) == text, "run it with XE_WRITE_SAMPLES=1, then make check-deploy")
+        #expect(
+            String(decoding: there, as: UTF8.self) == text, "run it with XE_WRITE_SAMPLES=1, then make check-deploy")
         #expect(try JSONDecoder().decode([Object].self, from: there) == objects)
     }
 

@@ -70,7 +70,10 @@ final class SandboxStore: Sendable {
     private let all: Mutex<[String: Sandbox]>
 
     /// Reads what is there. Sandboxes whose namespace has gone, while nobody listened, are forgotten.
-    init(folder: String) throws(FileError) {
+    ///
+    /// - Parameter isLive: Whether the interface that a pod's programs are attached to is still there: then its namespace is, too, even
+    ///   if it cannot be seen.
+    init(folder: String, isLive: (_ uid: String) -> Bool = { _ in false }) throws(FileError) {
         self.folder = folder
         guard mkdir(folder, 0o700) == 0 || errno == EEXIST else { throw FileError("make", folder, errno: errno) }
         var found: [String: Sandbox] = [:]
@@ -86,7 +89,7 @@ final class SandboxStore: Sendable {
             guard let bytes = try? AtomicFile.read(path),
                 let sandbox = try? ObjectCoding.decode(Sandbox.self, from: bytes).object
             else { continue }
-            if NamespaceIdentity(path: sandbox.networkNamespace) == sandbox.identity {
+            if NamespaceIdentity(path: sandbox.networkNamespace) == sandbox.identity || isLive(sandbox.uid) {
                 found[sandbox.key] = sandbox
             } else {
                 unlink(path)

@@ -4,8 +4,8 @@ internal import Netlink
 
 /// A datapath for pods that were found by their addresses.
 ///
-/// After it has attached programs to an interface, it makes sure that this was the pod's: between finding and attaching, a process number
-/// may have become another process's. What turns out to be somebody else's is let go again.
+/// Before and after it attaches programs to an interface, it makes sure that this is the pod's: between finding and attaching, a process
+/// number may have become another process's. What turns out to be somebody else's is let go again.
 ///
 /// And a pod whose namespace cannot be found, but whose interface is still there, is not taken for gone: its programs stay.
 struct ConfirmedDatapath: DatapathControl {
@@ -16,20 +16,22 @@ struct ConfirmedDatapath: DatapathControl {
     let isLive: @Sendable (String) -> Bool
 
     func attach(_ pod: PodInterface) throws(DatapathError) -> Attachment {
+        let wrong = "\(pod.interface) in \(pod.networkNamespace) does not have the addresses of pod \(pod.name)"
+        let stays = "; but the interface that its programs are attached to is still there: they stay"
+        // Before anything is touched: attaching elsewhere would take the programs away from where they are.
+        guard confirms(pod) else {
+            throw isLive(pod.name) ? DatapathError(.failed, wrong + stays) : DatapathError(.interfaceGone, wrong)
+        }
         let attachment: Attachment
         do throws(DatapathError) {
             attachment = try base.attach(pod)
         } catch {
             guard error.code == .interfaceGone, isLive(pod.name) else { throw error }
-            throw DatapathError(
-                .failed,
-                "\(error.message); but the interface that its programs are attached to is still there: they stay")
+            throw DatapathError(.failed, error.message + stays)
         }
         guard confirms(pod) else {
             try base.detach(name: pod.name)
-            throw DatapathError(
-                .interfaceGone,
-                "\(pod.interface) in \(pod.networkNamespace) does not have the addresses of pod \(pod.name)")
+            throw DatapathError(.interfaceGone, wrong)
         }
         return attachment
     }

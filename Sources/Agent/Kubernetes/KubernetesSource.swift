@@ -65,11 +65,12 @@ public final class KubernetesSource: ClusterSource {
     ///   - name: of our node.
     ///   - nodeID: Its number: see `nodeID(...)`.
     ///   - namespace: of the ConfigMap.
-    ///   - kernel: what the kernel holds now, of an earlier run.
+    ///   - datapath: with what an earlier run has left.
     public init(
         api: any KubernetesAPI, name: String, nodeID: NodeID, namespace: String, configuration: KubernetesConfiguration,
-        directory: RuntimeDirectory, kernel: DatapathState, version: String, logger: Logger
+        directory: RuntimeDirectory, datapath: Datapath, version: String, logger: Logger
     ) throws {
+        let kernel = try datapath.state()
         self.api = api
         self.name = name
         self.nodeID = nodeID
@@ -97,7 +98,7 @@ public final class KubernetesSource: ClusterSource {
             }
         }
         finder = PodFinder(roots: configuration.roots)
-        sandboxes = try SandboxStore(folder: "\(directory.path)/sandboxes")
+        sandboxes = try SandboxStore(folder: "\(directory.path)/sandboxes") { datapath.hasLiveLinks(name: $0) }
         publisher = StatusPublisher(api: api, name: name, version: version, logger: logger) {
             nodes.content.values[name]
         }

@@ -1,23 +1,29 @@
-import Cluster
-import Glibc
-import Logging
+internal import Cluster
+internal import Glibc
+public import Logging
 
 /// Logs as logfmt, one line an event, on standard error: time=... level=... msg="..." key=value.
-struct LineLogHandler: LogHandler {
-    var logLevel: Logger.Level
-    var metadata: Logger.Metadata = [:]
-    var metadataProvider: Logger.MetadataProvider?
+public struct LineLogHandler: LogHandler {
+    /// Less severe events are left out.
+    public var logLevel: Logger.Level
+    /// Goes with every event.
+    public var metadata: Logger.Metadata = [:]
+    /// Not used.
+    public var metadataProvider: Logger.MetadataProvider?
 
-    init(level: Logger.Level) {
+    /// Makes a handler.
+    public init(level: Logger.Level) {
         logLevel = level
     }
 
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    /// A value of `metadata`.
+    public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
-    func log(event: LogEvent) {
+    /// Writes a line.
+    public func log(event: LogEvent) {
         var line = "time=\(Timestamp.now()) level=\(event.level.rawValue) msg=\(Self.quoted(event.message.description))"
         let all = metadata.merging(event.metadata ?? [:]) { $1 }
         for (key, value) in all.sorted(by: { $0.key < $1.key }) { line += " \(key)=\(Self.quoted(value.description))" }

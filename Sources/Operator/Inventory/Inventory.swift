@@ -1,0 +1,509 @@
+public import Cluster
+public import Keys
+public import Kubernetes
+public import Netlink
+
+/// Everything that is known of the cluster, kept small, with what follows from it for pods. A value without any I/O: events go in, and
+/// `settle()` says whose desired state may have changed.
+///
+/// Work is done for what has changed: a pod that comes costs one decision, a policy that changes costs one for every pod.
+public struct Inventory: Sendable {
+    /// Pods and what was decided for them.
+    public private(set) var pods: [ObjectKey: PodEntry] = [:]
+    /// Kubernetes' nodes.
+    public private(set) var nodes: [String: NodeFacts] = [:]
+    /// Our nodes.
+    public private(set) var encryptionNodes: [String: EncryptionNodeFacts] = [:]
+    /// Policies as people wrote them.
+    public private(set) var policies: [String: EncryptionPolicy] = [:]
+    /// Epochs that can be read.
+    public private(set) var epochs: [Epoch: EncryptionEpochObject] = [:]
+    /// What policies and mesh resources come to.
+    public private(set) var rules = Rules()
+    /// How well each kind is known.
+    public internal(set) var kinds: [WatchedKind: KindState]
+
+    var mesh = MeshInput()
+    private var policyRules: [String: PolicyRule] = [:]
+    private var ciliumNodes: [String: [IPAddress]] = [:]
+    private var ciliumEndpoints: [ObjectKey: CiliumEndpointFacts] = [:]
+    private var endpointSlices: [ObjectKey: EndpointSliceFacts] = [:]
+    private(set) var epochProblems: [String: String] = [:]
+
+    private var shapes = ShapeTable()
+    private(set) var podsByNode: [String: Set<ObjectKey>] = [:]
+    private var podsByAddress: [IPAddress: Set<ObjectKey>] = [:]
+    private var servicesByPod: [ObjectKey: [ServiceName]] = [:]
+    private var servicesByAddress: [IPAddress: [ServiceName]] = [:]
+    private var reserved: [IPAddress: Int] = [:]
+
+    private var rulesChanged = true
+    private var changedPods: Set<ObjectKey> = []
+    private var changes = Changes()
+
+    /// What may have to be written.
+    public struct Changes: Sendable {
+        /// Pods whose annotations may not be as they should.
+        public var pods: Set<ObjectKey> = []
+        /// Nodes whose wanted endpoints may not be as they should.
+        public var nodes: Set<String> = []
+        /// Nodes that have come, changed what they say, or gone.
+        public var reports: Set<String> = []
+        /// Policies or mesh resources have changed.
+        public var rules = false
+        /// Epochs have changed.
+        public var epochs = false
+    }
+
+    /// Nothing is known.
+    public init(clusterDomain: String = "cluster.local") {
+        mesh.clusterDomain = clusterDomain
+        kinds = Dictionary(uniqueKeysWithValues: WatchedKind.allCases.map { ($0, KindState()) })
+    }
+
+    // MARK: What follows
+
+    /// Why nothing may be lifted now; empty: everything that could ask for protection is surely known.
+    public var holds: [String] {
+        WatchedKind.allCases.filter(\.canAsk).compactMap { kind in
+            guard let state = kinds[kind], !state.isCurrent else { return nil }
+            if let why = state.undiscovered { return "\(kind.rawValue): \(why)" }
+            if let failure = state.failure { return "\(kind.rawValue) cannot be followed: \(failure)" }
+            if let (key, problem) = state.unreadable.min(by: { $0.key < $1.key }) {
+                return "\(kind.rawValue) \(key) cannot be read: \(problem)"
+            }
+            return "\(kind.rawValue) have not been read yet"
+        }
+    }
+
+    /// Whether enough is known to begin: one list of everything that must be there.
+    public var isSynced: Bool { kinds.values.allSatisfy { $0.isSynced || $0.isAbsent } }
+
+    /// Brings decisions up to date and says whose desired state may have changed since the last time.
+    public mutating func settle() -> Changes {
+        if rulesChanged {
+            rulesChanged = false
+            mesh.policies = policyRules.values.sorted { $0.name < $1.name }
+            rules = MeshCompiler.compile(mesh)
+            shapes.forgetSelections()
+            changedPods.formUnion(pods.keys)
+            changes.rules = true
+        }
+        for key in changedPods { decide(key) }
+        changedPods = []
+        defer { changes = Changes() }
+        return changes
+    }
+
+    private mutating func decide(_ key: ObjectKey) {
+        guard let entry = pods[key] else { return }
+        let decision = PodDecision.decide(entry.facts, asks(key, entry.facts))
+        guard decision != entry.decision else { return }
+        pods[key]?.decision = decision
+        changes.pods.insert(key)
+        if !entry.facts.node.isEmpty { changes.nodes.insert(entry.facts.node) }
+    }
+
+    /// Who asks for a pod's protection, its own annotation apart.
+    private mutating func asks(_ key: ObjectKey, _ pod: PodFacts) -> [Ask] {
+        let rules = rules
+        let selection = shapes.selection(pod.shape) { rules.evaluate($0) }
+        guard !rules.services.isEmpty || !rules.addresses.isEmpty else { return selection.asks }
+        var more: [Ask] = []
+        func add(_ services: [ServiceName]) {
+            for service in services where !selection.services.contains(service) {
+                if let rule = rules.services[service] { more += rule.asks(of: shapes[pod.shape].labels) }
+            }
+        }
+        add(servicesByPod[key] ?? [])
+        if !servicesByAddress.isEmpty || !rules.addresses.isEmpty {
+            for address in pod.addresses {
+                add(servicesByAddress[address] ?? [])
+                more += rules.addresses[address] ?? []
+            }
+        }
+        return more.isEmpty ? selection.asks : Set(selection.asks + more).sorted()
+    }
+
+    /// Indices of the policies that select a pod.
+    func policies(selecting pod: PodFacts) -> [Int] { shapes.knownSelection(pod.shape)?.policies ?? [] }
+
+    func namespace(of pod: PodFacts) -> String { shapes[pod.shape].namespace }
+    func labels(of pod: PodFacts) -> [String: String] { shapes[pod.shape].labels }
+
+    /// A policy as it is understood.
+    public func rule(_ policy: String) -> PolicyRule? { policyRules[policy] }
+
+    /// The addresses that a pod is protected under: its own and those of its CiliumEndpoint, without those that belong to a node, and
+    /// without those that a newer pod has while this one is being deleted.
+    public func addresses(_ key: ObjectKey, _ pod: PodFacts) -> [IPAddress] {
+        claimed(key, pod).filter { address in
+            reserved[address] == nil && !isTakenOver(address, key, pod)
+        }
+    }
+
+    /// Addresses of a pod that cannot be protected as its own, and why. For people.
+    public func addressProblems(_ key: ObjectKey, _ pod: PodFacts) -> [String] {
+        claimed(key, pod).compactMap { address in
+            if reserved[address] != nil { return "\(address) is an address of a node; it is left out" }
+            let others = (podsByAddress[address] ?? []).subtracting([key]).filter {
+                pods[$0]?.facts.isLive == true && pods[$0]?.facts.isDeleting == false
+            }
+            guard !others.isEmpty, !pod.isDeleting else { return nil }
+            let names = (others.union([key])).sorted().map(\.description).joined(separator: " and ")
+            return "\(address) belongs to \(names); it is held strictly until one of them gives it up"
+        }
+    }
+
+    private func claimed(_ key: ObjectKey, _ pod: PodFacts) -> [IPAddress] {
+        guard let more = ciliumEndpoints[key], more.podUID == nil || more.podUID == pod.uid else {
+            return pod.addresses
+        }
+        // What another pod says of itself counts more than an endpoint that may be old.
+        let new = more.addresses.filter {
+            !pod.addresses.contains($0) && (podsByAddress[$0] ?? []).subtracting([key]).isEmpty
+        }
+        return new.isEmpty ? pod.addresses : (pod.addresses + new).sorted()
+    }
+
+    private func isTakenOver(_ address: IPAddress, _ key: ObjectKey, _ pod: PodFacts) -> Bool {
+        guard pod.isDeleting, let holders = podsByAddress[address], holders.count > 1 else { return false }
+        return holders.contains { other in
+            guard other != key, let entry = pods[other]?.facts else { return false }
+            return entry.isLive && !entry.isDeleting && entry.created >= pod.created
+        }
+    }
+
+    // MARK: Pods
+
+    mutating func put(pod: Pod) {
+        let key = pod.key
+        let shape = shapes.acquire(
+            PodShape(namespace: pod.metadata.namespace ?? "", labels: pod.metadata.labels ?? [:]))
+        let facts = PodFacts(pod, shape: shape, node: canonical(node: pod.spec?.nodeName ?? ""))
+        let before = pods[key]
+        if let before {
+            guard before.facts != facts else {
+                pods[key]?.resourceVersion = pod.metadata.resourceVersion
+                return shapes.release(shape)
+            }
+            unindex(before.facts, key)
+        }
+        let isSame = before?.facts.uid == facts.uid
+        pods[key] = PodEntry(
+            facts: facts, decision: isSame ? before?.decision ?? .none : .none,
+            resourceVersion: pod.metadata.resourceVersion)
+        if !facts.node.isEmpty {
+            podsByNode[facts.node, default: []].insert(key)
+            changes.nodes.insert(facts.node)
+        }
+        if facts.isLive { for address in facts.addresses { hold(address, key) } }
+        changedPods.insert(key)
+        changes.pods.insert(key)
+    }
+
+    mutating func removePod(_ key: ObjectKey) {
+        guard let entry = pods.removeValue(forKey: key) else { return }
+        unindex(entry.facts, key)
+        changes.pods.insert(key)
+    }
+
+    private mutating func unindex(_ facts: PodFacts, _ key: ObjectKey) {
+        shapes.release(facts.shape)
+        if !facts.node.isEmpty {
+            podsByNode[facts.node]?.remove(key)
+            if podsByNode[facts.node]?.isEmpty == true { podsByNode[facts.node] = nil }
+            changes.nodes.insert(facts.node)
+        }
+        for address in facts.addresses {
+            podsByAddress[address]?.remove(key)
+            if podsByAddress[address]?.isEmpty == true {
+                podsByAddress[address] = nil
+            } else {
+                touchHolders(address)
+            }
+        }
+    }
+
+    private mutating func hold(_ address: IPAddress, _ key: ObjectKey) {
+        podsByAddress[address, default: []].insert(key)
+        if podsByAddress[address]?.count ?? 0 > 1 { touchHolders(address) }
+    }
+
+    /// Whoever has this address may have to give it up, or may have it alone again.
+    private mutating func touchHolders(_ address: IPAddress) {
+        for holder in podsByAddress[address] ?? [] {
+            if let node = pods[holder]?.facts.node, !node.isEmpty { changes.nodes.insert(node) }
+            changedPods.insert(holder)
+        }
+    }
+
+    /// One copy of each node's name.
+    private func canonical(node: String) -> String {
+        podsByNode.index(forKey: node).map { podsByNode.keys[$0] } ?? node
+    }
+
+    // MARK: What leads to pods
+
+    mutating func put(service: Service) {
+        let facts = ServiceFacts(service)
+        guard mesh.services.updateValue(facts, forKey: service.key) != facts else { return }
+        servicesChanged()
+    }
+
+    mutating func removeService(_ key: ObjectKey) {
+        mesh.services[key] = nil
+        servicesChanged()
+    }
+
+    /// Without mesh resources, services lead nowhere.
+    private mutating func servicesChanged() {
+        if !mesh.serviceEntries.isEmpty || !mesh.virtualServices.isEmpty { rulesChanged = true }
+    }
+
+    mutating func put(endpointSlice slice: EndpointSlice) {
+        var facts = EndpointSliceFacts(slice)
+        let namespace = slice.metadata.namespace
+        // The pods' own copies of their names.
+        for index in facts.pods.indices {
+            let key = ObjectKey(namespace: namespace, name: facts.pods[index])
+            if let known = pods.index(forKey: key) { facts.pods[index] = pods.keys[known].name }
+        }
+        let before = endpointSlices.updateValue(facts, forKey: slice.key)
+        guard before != facts else { return }
+        replaceMembers(of: namespace, before, with: facts)
+    }
+
+    mutating func removeEndpointSlice(_ key: ObjectKey) {
+        replaceMembers(of: key.namespace, endpointSlices.removeValue(forKey: key), with: nil)
+    }
+
+    private mutating func replaceMembers(
+        of namespace: String?, _ before: EndpointSliceFacts?, with after: EndpointSliceFacts?
+    ) {
+        let isSameService = before?.service == after?.service
+        let oldPods = Set(before?.pods ?? [])
+        let newPods = Set(after?.pods ?? [])
+        if let service = before?.service {
+            for name in isSameService ? oldPods.subtracting(newPods) : oldPods {
+                let key = ObjectKey(namespace: namespace, name: name)
+                Self.remove(service, from: &servicesByPod, key)
+                changedPods.insert(key)
+            }
+            for address in before?.addresses ?? [] {
+                Self.remove(service, from: &servicesByAddress, address)
+                changedPods.formUnion(podsByAddress[address] ?? [])
+            }
+        }
+        if let service = after?.service {
+            for name in isSameService ? newPods.subtracting(oldPods) : newPods {
+                let key = ObjectKey(namespace: namespace, name: name)
+                servicesByPod[key, default: []].append(service)
+                changedPods.insert(key)
+            }
+            for address in after?.addresses ?? [] {
+                servicesByAddress[address, default: []].append(service)
+                changedPods.formUnion(podsByAddress[address] ?? [])
+            }
+        }
+    }
+
+    /// Takes one mention away: other slices of the service may have the same pod.
+    private static func remove<Key: Hashable>(
+        _ service: ServiceName, from list: inout [Key: [ServiceName]], _ key: Key
+    ) {
+        guard let index = list[key]?.firstIndex(of: service) else { return }
+        list[key]?.remove(at: index)
+        if list[key]?.isEmpty == true { list[key] = nil }
+    }
+
+    mutating func put(namespace: Namespace) {
+        let labels = namespace.metadata.labels ?? [:]
+        guard mesh.namespaceLabels.updateValue(labels, forKey: namespace.metadata.name) != labels else { return }
+        rulesChanged = true
+    }
+
+    mutating func removeNamespace(_ name: String) {
+        mesh.namespaceLabels[name] = nil
+        rulesChanged = true
+    }
+
+    mutating func put(serviceEntry entry: ServiceEntry) {
+        let facts = ServiceEntryFacts(entry)
+        if mesh.serviceEntries.updateValue(facts, forKey: entry.key) != facts { rulesChanged = true }
+    }
+
+    mutating func put(virtualService virtual: VirtualService) {
+        let facts = VirtualServiceFacts(virtual)
+        if mesh.virtualServices.updateValue(facts, forKey: virtual.key) != facts { rulesChanged = true }
+    }
+
+    mutating func put(destinationRule rule: DestinationRule) {
+        let facts = DestinationRuleFacts(rule)
+        if mesh.destinationRules.updateValue(facts, forKey: rule.key) != facts { rulesChanged = true }
+    }
+
+    mutating func removeServiceEntry(_ key: ObjectKey) {
+        if mesh.serviceEntries.removeValue(forKey: key) != nil { rulesChanged = true }
+    }
+
+    mutating func removeVirtualService(_ key: ObjectKey) {
+        if mesh.virtualServices.removeValue(forKey: key) != nil { rulesChanged = true }
+    }
+
+    mutating func removeDestinationRule(_ key: ObjectKey) {
+        if mesh.destinationRules.removeValue(forKey: key) != nil { rulesChanged = true }
+    }
+
+    /// A policy whose new spec has problems keeps its earlier one: a typing error must not lift protection.
+    mutating func put(policy: EncryptionPolicy) {
+        let name = policy.metadata.name
+        policies[name] = policy
+        var rule = PolicyRule(name, policy.spec)
+        if !rule.problems.isEmpty, var earlier = policyRules[name], earlier.problems.isEmpty || earlier.isEarlier {
+            earlier.problems = rule.problems
+            earlier.isEarlier = true
+            rule = earlier
+        }
+        // Without an earlier one, what cannot be judged selects nothing; so nobody knows what it may have asked for.
+        let isBlind = !rule.isEarlier && rule.problems.contains { $0.contains("Selector") }
+        kinds[.policies]?.unreadable[policy.key] = isBlind ? rule.problems.joined(separator: "; ") : nil
+        if policyRules.updateValue(rule, forKey: name) != rule { rulesChanged = true }
+    }
+
+    mutating func removePolicy(_ name: String) {
+        policies[name] = nil
+        kinds[.policies]?.unreadable[ObjectKey(name: name)] = nil
+        if policyRules.removeValue(forKey: name) != nil { rulesChanged = true }
+    }
+
+    // MARK: Addresses of nodes and of Cilium
+
+    mutating func put(node: Node) {
+        let facts = NodeFacts(node)
+        let before = nodes.updateValue(facts, forKey: node.metadata.name)
+        guard before != facts else { return }
+        changes.nodes.insert(node.metadata.name)
+        reserve(facts.addresses, insteadOf: before?.addresses ?? [])
+    }
+
+    mutating func removeNode(_ name: String) {
+        reserve([], insteadOf: nodes.removeValue(forKey: name)?.addresses ?? [])
+        changes.nodes.insert(name)
+    }
+
+    mutating func put(ciliumNode node: CiliumNode) {
+        let addresses = (node.spec?.addresses ?? []).compactMap { $0.ip.flatMap { try? IPAddress($0) } }.sorted()
+        let before = ciliumNodes.updateValue(addresses, forKey: node.metadata.name) ?? []
+        if before != addresses { reserve(addresses, insteadOf: before) }
+    }
+
+    mutating func removeCiliumNode(_ name: String) {
+        reserve([], insteadOf: ciliumNodes.removeValue(forKey: name) ?? [])
+    }
+
+    private mutating func reserve(_ after: [IPAddress], insteadOf before: [IPAddress]) {
+        for address in after { reserved[address, default: 0] += 1 }
+        for address in before {
+            reserved[address, default: 1] -= 1
+            if reserved[address] == 0 { reserved[address] = nil }
+        }
+        for address in before + after { touchHolders(address) }
+    }
+
+    mutating func put(ciliumEndpoint endpoint: CiliumEndpoint) {
+        let facts = CiliumEndpointFacts(endpoint)
+        guard ciliumEndpoints.updateValue(facts, forKey: endpoint.key) != facts else { return }
+        touch(endpoint.key)
+    }
+
+    mutating func removeCiliumEndpoint(_ key: ObjectKey) {
+        guard ciliumEndpoints.removeValue(forKey: key) != nil else { return }
+        touch(key)
+    }
+
+    private mutating func touch(_ key: ObjectKey) {
+        changedPods.insert(key)
+        if let node = pods[key]?.facts.node, !node.isEmpty { changes.nodes.insert(node) }
+    }
+
+    // MARK: Our own objects
+
+    mutating func put(encryptionNode node: EncryptionNodeObject) {
+        let name = node.metadata.name
+        let before = encryptionNodes[name]
+        let facts = EncryptionNodeFacts(node, before: before)
+        encryptionNodes[name] = facts
+        if facts.endpointsHash != before?.endpointsHash || facts.uid != before?.uid { changes.nodes.insert(name) }
+        if facts.report != before?.report || before == nil { changes.reports.insert(name) }
+    }
+
+    mutating func removeEncryptionNode(_ name: String) {
+        guard encryptionNodes.removeValue(forKey: name) != nil else { return }
+        changes.nodes.insert(name)
+        changes.reports.insert(name)
+    }
+
+    mutating func put(epoch: EncryptionEpochObject) {
+        epochProblems[epoch.metadata.name] = epoch.unreadable
+        changes.epochs = true
+        if let spec = epoch.spec { epochs[spec.number] = epoch }
+    }
+
+    mutating func removeEpoch(_ name: String) {
+        epochProblems[name] = nil
+        changes.epochs = true
+        if let number = EncryptionEpochObject.number(name) { epochs[number] = nil }
+    }
+
+    // MARK: Keys, for lists
+
+    func keys(_ kind: WatchedKind) -> [ObjectKey] {
+        func named(_ names: some Sequence<String>) -> [ObjectKey] { names.map { ObjectKey(name: $0) } }
+        return switch kind {
+        case .pods: Array(pods.keys)
+        case .services: Array(mesh.services.keys)
+        case .nodes: named(nodes.keys)
+        case .namespaces: named(mesh.namespaceLabels.keys)
+        case .endpointSlices: Array(endpointSlices.keys)
+        case .serviceEntries: Array(mesh.serviceEntries.keys)
+        case .virtualServices: Array(mesh.virtualServices.keys)
+        case .destinationRules: Array(mesh.destinationRules.keys)
+        case .ciliumEndpoints: Array(ciliumEndpoints.keys)
+        case .ciliumNodes: named(ciliumNodes.keys)
+        case .policies: named(policies.keys)
+        case .encryptionNodes: named(encryptionNodes.keys)
+        case .epochs: named(epochs.keys.map { EncryptionEpochObject.name($0) } + epochProblems.keys)
+        case .slices: []
+        }
+    }
+
+    /// The uid of an object, where it matters whether one of the same name has taken its place.
+    func uid(_ kind: WatchedKind, _ key: ObjectKey) -> String? {
+        switch kind {
+        case .pods: pods[key]?.facts.uid
+        case .encryptionNodes: encryptionNodes[key.name]?.uid
+        case .policies: policies[key.name]?.metadata.uid
+        default: nil
+        }
+    }
+
+    mutating func remove(_ kind: WatchedKind, _ key: ObjectKey) {
+        switch kind {
+        case .pods: removePod(key)
+        case .services: removeService(key)
+        case .nodes: removeNode(key.name)
+        case .namespaces: removeNamespace(key.name)
+        case .endpointSlices: removeEndpointSlice(key)
+        case .serviceEntries: removeServiceEntry(key)
+        case .virtualServices: removeVirtualService(key)
+        case .destinationRules: removeDestinationRule(key)
+        case .ciliumEndpoints: removeCiliumEndpoint(key)
+        case .ciliumNodes: removeCiliumNode(key.name)
+        case .policies: removePolicy(key.name)
+        case .encryptionNodes: removeEncryptionNode(key.name)
+        case .epochs: removeEpoch(key.name)
+        case .slices: break
+        }
+    }
+}

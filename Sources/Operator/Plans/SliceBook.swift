@@ -1,0 +1,269 @@
+public import Cluster
+internal import Kubernetes
+
+/// Folds what nodes say of themselves into slices, and numbers the writes. Pure: the leader reads the slices once, tells the book what
+/// nodes say, writes what `due` names one after the other, and reports each outcome.
+///
+/// A node keeps its slice, so that a change costs one write. While a node moves (its slice has become too large) it stands in two for a
+/// moment, never in none: not being there would mean that it has gone.
+public struct SliceBook: Sendable {
+    /// A node's place and state.
+    private struct Member: Sendable {
+        /// The slice that it belongs in.
+        var home: String
+        /// As it stands in its slice; nil: not yet.
+        var entry: NodeEntry?
+        /// What it said last; nil: it has gone.
+        var latest: NodeReport?
+        /// Slices that have it, as they were last written.
+        var writtenIn: Set<String> = []
+        /// What it takes of its slice's room.
+        var cost = 0
+    }
+    private struct Slice: Sendable {
+        var resourceVersion: String?
+        /// The API server has it, as far as is known.
+        var exists = false
+        var sequence: Int64 = 0
+        /// Nodes that belong in it.
+        var population: Set<String> = []
+        /// Nodes that it has, as it was last written.
+        var written: Set<String> = []
+        /// What its nodes take of its room.
+        var cost = 0
+    }
+
+    private var members: [String: Member] = [:]
+    private var slices: [String: Slice] = [:]
+    /// Slices with something that somebody waits for.
+    private var urgent: Set<String> = []
+    /// Slices with nothing new but acknowledgements.
+    private var lazy: Set<String> = []
+    /// The highest number that was ever seen or given.
+    public private(set) var highest: Int64 = 0
+
+    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow.
+    static let fill = 900
+    /// What a node takes beside its addresses.
+    private static let overhead = 8
+
+    /// Begins with what the API server has. All slices are written once, so that no write of an earlier leader that is still on its way
+    /// can be taken by the server after ours.
+    public init(_ objects: [EncryptedEndpointSlice] = []) {
+        for object in objects.sorted(by: { ($0.spec?.sequence ?? 0) < ($1.spec?.sequence ?? 0) }) { load(object) }
+    }
+
+    /// How many slices there are.
+    public var count: Int { slices.count }
+
+    /// The entry of a node, as it was last written.
+    public func entry(_ node: String) -> NodeEntry? { members[node]?.entry }
+
+    /// The version of a slice that the next write is based on; nil when the API server does not have it.
+    public func resourceVersion(_ name: String) -> String? {
+        slices[name].flatMap { $0.exists ? $0.resourceVersion : nil }
+    }
+
+    /// The number of the last write of a slice.
+    public func sequence(_ name: String) -> Int64? { slices[name]?.sequence }
+
+    // MARK: What the API server has
+
+    /// Takes a slice as the API server has it: at the beginning, when somebody else has written it, or when it is not known what became
+    /// of a write. It is written again.
+    public mutating func load(_ object: EncryptedEndpointSlice) {
+        let name = object.metadata.name
+        forgetWritten(name)
+        slices[name]?.resourceVersion = object.metadata.resourceVersion
+        slices[name]?.exists = true
+        slices[name]?.sequence = object.spec?.sequence ?? 0
+        highest = max(highest, object.spec?.sequence ?? 0)
+        for entry in object.spec?.nodes ?? [] {
+            let node = entry.name
+            highest = max(highest, entry.report.appliedThrough, entry.publishedAt)
+            slices[name]?.written.insert(node)
+            if let member = members[node] {
+                // Of two slices that have a node, the one that was written last counts.
+                if member.entry == nil || slices[member.home]?.sequence ?? 0 <= object.spec?.sequence ?? 0 {
+                    members[node]?.entry = entry
+                    settle(node, in: name)
+                }
+            } else {
+                members[node] = Member(home: name, entry: entry, latest: entry.report, cost: Self.cost(entry.report))
+                slices[name]?.population.insert(node)
+                slices[name]?.cost += Self.cost(entry.report)
+            }
+            members[node]?.writtenIn.insert(name)
+        }
+        urgent.insert(name)
+    }
+
+    /// A slice is gone from the API server: its nodes are written again.
+    public mutating func lost(_ name: String) {
+        guard slices[name] != nil else { return }
+        forgetWritten(name)
+        slices[name]?.exists = false
+        slices[name]?.resourceVersion = nil
+        urgent.insert(name)
+    }
+
+    private mutating func forgetWritten(_ name: String) {
+        for node in slices[name]?.written ?? [] { members[node]?.writtenIn.remove(name) }
+        slices[name, default: Slice()].written = []
+    }
+
+    // MARK: What nodes say
+
+    /// A node says something; nil: its object is gone.
+    public mutating func update(_ node: String, _ report: NodeReport?) {
+        if let report { highest = max(highest, report.appliedThrough) }
+        guard let member = members[node] else {
+            guard let report else { return }
+            let cost = Self.cost(report)
+            let home = place(cost)
+            members[node] = Member(home: home, latest: report, cost: cost)
+            slices[home]?.population.insert(node)
+            slices[home]?.cost += cost
+            urgent.insert(home)
+            return
+        }
+        guard report != member.latest || report != member.entry?.report else { return }
+        let cost = Self.cost(report)
+        members[node]?.latest = report
+        members[node]?.cost = cost
+        slices[member.home]?.cost += cost - member.cost
+        guard let report, let entry = member.entry else {
+            urgent.formUnion(member.writtenIn.union([member.home]))
+            return
+        }
+        var acknowledged = entry.report
+        acknowledged.appliedThrough = report.appliedThrough
+        if acknowledged != report {
+            urgent.insert(member.home)
+        } else if entry.report != report {
+            lazy.insert(member.home)
+        }
+        makeRoom(member.home)
+    }
+
+    /// Nodes that the book has and that are not among these have gone.
+    public mutating func retain(only nodes: Set<String>) {
+        for node in members.keys where !nodes.contains(node) { update(node, nil) }
+    }
+
+    private static func cost(_ report: NodeReport?) -> Int {
+        overhead + (report?.endpoints.reduce(0) { $0 + $1.addresses.count } ?? 0)
+    }
+
+    /// A slice with room; a new one if there is none.
+    private mutating func place(_ cost: Int) -> String {
+        let room = slices.filter { $0.value.cost + cost <= Self.fill }.keys
+        if let name = room.min(by: { ($0.utf8.count, $0) < ($1.utf8.count, $1) }) { return name }
+        var number = slices.count + 1
+        while slices["slice-\(number)"] != nil { number += 1 }
+        slices["slice-\(number)"] = Slice()
+        return "slice-\(number)"
+    }
+
+    /// Makes a slice the one that a node belongs in.
+    private mutating func settle(_ node: String, in home: String) {
+        guard let member = members[node], member.home != home else { return }
+        slices[member.home]?.population.remove(node)
+        slices[member.home]?.cost -= member.cost
+        slices[home]?.population.insert(node)
+        slices[home]?.cost += member.cost
+        members[node]?.home = home
+        urgent.formUnion([home, member.home])
+    }
+
+    /// Moves nodes out of a slice that holds too much.
+    private mutating func makeRoom(_ name: String) {
+        while let slice = slices[name], slice.cost > EncryptedEndpointSlice.capacity, slice.population.count > 1,
+            let node = slice.population.max(), let cost = members[node]?.cost
+        {
+            settle(node, in: place(cost))
+        }
+    }
+
+    // MARK: Writing
+
+    /// Slices to write, in order: first those that somebody waits for, then, if wanted, those with nothing but acknowledgements.
+    public func due(withAcknowledgements: Bool) -> [String] {
+        // A slice that takes nodes in goes before those that they leave.
+        let first = urgent.sorted { arrivals($0) == arrivals($1) ? $0 < $1 : arrivals($0) }
+        return withAcknowledgements ? first + lazy.subtracting(urgent).sorted() : first
+    }
+
+    private func arrivals(_ name: String) -> Bool {
+        guard let slice = slices[name] else { return false }
+        return !slice.population.isSubset(of: slice.written)
+    }
+
+    /// Whether anything is to be written.
+    public var hasWork: Bool { !urgent.isEmpty || !lazy.isEmpty }
+
+    /// Whether somebody waits for a write.
+    public var isUrgent: Bool { !urgent.isEmpty }
+
+    /// What to write into a slice, under a new number.
+    public mutating func draft(_ name: String) -> EncryptedEndpointSlice.Spec {
+        highest += 1
+        var nodes: [NodeEntry] = []
+        guard let slice = slices[name] else { return .init(sequence: highest, nodes: []) }
+        for node in slice.population.union(slice.written) {
+            guard let member = members[node], let report = member.latest else { continue }
+            if member.home == name {
+                nodes.append(Self.entry(node, report, after: member.entry, at: highest))
+            } else if !member.writtenIn.contains(member.home), let entry = member.entry {
+                // On its way: it leaves when it has arrived.
+                nodes.append(entry)
+            }
+        }
+        return EncryptedEndpointSlice.Spec(sequence: highest, nodes: nodes.sorted { $0.name < $1.name })
+    }
+
+    /// A node's entry in the write with a number.
+    static func entry(_ node: String, _ report: NodeReport, after before: NodeEntry?, at sequence: Int64) -> NodeEntry {
+        guard let before, before.report.incarnation == report.incarnation, before.report.id == report.id else {
+            return NodeEntry(
+                name: node, report: report, incarnationAt: sequence,
+                history: [.init(revision: report.revision, at: sequence)])
+        }
+        var entry = before
+        entry.report = report
+        if report.revision != before.report.revision || report.endpoints != before.report.endpoints {
+            // A list that goes back, or changes under its revision, has to be acknowledged anew.
+            entry.history.removeAll { $0.revision >= report.revision }
+            entry.history.append(.init(revision: report.revision, at: sequence))
+            entry.history.removeFirst(max(0, entry.history.count - NodeEntry.historyLength))
+        }
+        return entry
+    }
+
+    /// A draft was taken by the API server.
+    public mutating func written(_ name: String, _ spec: EncryptedEndpointSlice.Spec, resourceVersion: String?) {
+        guard let before = slices[name]?.written else { return }
+        slices[name]?.resourceVersion = resourceVersion
+        slices[name]?.exists = true
+        slices[name]?.sequence = spec.sequence
+        slices[name]?.written = Set(spec.nodes.map(\.name))
+        urgent.remove(name)
+        lazy.remove(name)
+        for entry in spec.nodes {
+            let node = entry.name
+            members[node]?.writtenIn.insert(name)
+            guard let member = members[node], member.home == name else { continue }
+            members[node]?.entry = entry
+            urgent.formUnion(member.writtenIn.subtracting([name]))
+            if member.latest != entry.report { urgent.insert(name) }
+        }
+        for node in before.subtracting(spec.nodes.map(\.name)) { members[node]?.writtenIn.remove(name) }
+        // Those that have gone, and stand nowhere any more.
+        for node in before.union(slices[name]?.population ?? []) {
+            guard let member = members[node], member.latest == nil, member.writtenIn.isEmpty else { continue }
+            slices[member.home]?.population.remove(node)
+            slices[member.home]?.cost -= member.cost
+            members[node] = nil
+        }
+    }
+}

@@ -1,0 +1,267 @@
+internal import Cluster
+internal import Keys
+internal import Kubernetes
+internal import Netlink
+
+/// The inventory, shared: watchers put events in, the leader asks what is to be done. The inventory itself never leaves, or every
+/// later change would copy it.
+actor Hub {
+    private var inventory: Inventory
+    private let clock: KubernetesClock
+    private var wereHolds = true
+    private var sliceEvents: [String: SliceEvent] = [:]
+    private var pendingReports: Set<String> = []
+    private var lastSettle = Duration.zero
+    private var events: UInt64 = 0
+
+    /// Something has changed: for the one who settles.
+    nonisolated let changed = ChangeSignal()
+
+    /// What has happened to a slice.
+    enum SliceEvent: Sendable {
+        case seen(resourceVersion: String?, sequence: Int64)
+        case deleted
+    }
+
+    init(clusterDomain: String, clock: KubernetesClock) {
+        inventory = Inventory(clusterDomain: clusterDomain)
+        self.clock = clock
+    }
+
+    // MARK: Events
+
+    func handle<O: Inventoried>(_ event: Reflector<O>.Event) {
+        events += 1
+        inventory.handle(event)
+        changed.set()
+    }
+
+    func put<O: Inventoried>(_ object: O) {
+        inventory.put(object)
+        changed.set()
+    }
+
+    func handle(slice event: Reflector<SliceHeader>.Event) {
+        switch event {
+        case .reset: sliceList = []
+        case .listed(let header):
+            sliceList?.insert(header.metadata.name)
+            seen(header)
+        case .applied(let header): seen(header)
+        case .deleted(let key, _): sliceEvents[key.name] = .deleted
+        case .undecodable(let object): sliceList?.insert(object.key.name)
+        case .synced:
+            for name in knownSlices.subtracting(sliceList ?? knownSlices) { sliceEvents[name] = .deleted }
+            knownSlices = sliceList ?? knownSlices
+            sliceList = nil
+            inventory.kinds[.slices]?.isSynced = true
+            inventory.kinds[.slices]?.failure = nil
+        case .failing(let error): inventory.kinds[.slices]?.failure = error.message
+        case .recovered: inventory.kinds[.slices]?.failure = nil
+        }
+        changed.set()
+    }
+    private var sliceList: Set<String>?
+    private var knownSlices: Set<String> = []
+
+    private func seen(_ header: SliceHeader) {
+        knownSlices.insert(header.metadata.name)
+        sliceEvents[header.metadata.name] = .seen(
+            resourceVersion: header.metadata.resourceVersion, sequence: header.spec?.sequence ?? 0)
+    }
+
+    func setAbsent(_ kind: WatchedKind) {
+        inventory.setAbsent(kind)
+        changed.set()
+    }
+
+    func setUndiscovered(_ kind: WatchedKind, _ why: String) {
+        inventory.setUndiscovered(kind, why)
+        changed.set()
+    }
+
+    func setServed(_ kind: WatchedKind) {
+        inventory.setServed(kind)
+        changed.set()
+    }
+
+    // MARK: State
+
+    var isSynced: Bool { inventory.isSynced }
+    var holds: [String] { inventory.holds }
+    var kinds: [WatchedKind: KindState] { inventory.kinds }
+
+    /// Numbers for metrics.
+    struct Numbers: Sendable {
+        var pods = 0, wanted = 0, nodes = 0, encryptionNodes = 0, reporting = 0, policies = 0, epochs = 0, mesh = 0
+        var endpointsReady = 0
+        var events: UInt64 = 0
+        var settle = Duration.zero
+        var holds = 0
+    }
+    var numbers: Numbers {
+        var numbers = Numbers()
+        numbers.pods = inventory.pods.count
+        numbers.wanted = inventory.pods.values.count { $0.decision.mode != nil }
+        numbers.nodes = inventory.nodes.count
+        numbers.encryptionNodes = inventory.encryptionNodes.count
+        for node in inventory.encryptionNodes.values {
+            guard let report = node.report else { continue }
+            numbers.reporting += 1
+            numbers.endpointsReady += report.endpoints.count { $0.state == .ready }
+        }
+        numbers.policies = inventory.policies.count
+        numbers.epochs = inventory.epochs.count
+        numbers.mesh = inventory.rules.mesh.count
+        numbers.events = events
+        numbers.settle = lastSettle
+        numbers.holds = inventory.holds.count
+        return numbers
+    }
+
+    // MARK: For the leader
+
+    /// What is to be done.
+    struct Work: Sendable {
+        var pods: [ObjectKey] = []
+        var nodes: [String] = []
+        var hasReports = false
+        var hasRules = false
+        var hasEpochs = false
+        var isAnything = false
+        var took = Duration.zero
+    }
+
+    /// Settles and says what is to be done. With `everything`, all objects are looked at, not only those that have changed.
+    func settle(everything: Bool = false) -> Work {
+        let begin = clock.now()
+        var changes = inventory.settle()
+        let mayLift = inventory.holds.isEmpty
+        if everything || (mayLift && wereHolds) {
+            changes.pods = Set(inventory.pods.keys)
+            changes.nodes = Set(inventory.nodes.keys).union(inventory.encryptionNodes.keys)
+            changes.reports = Set(inventory.encryptionNodes.keys)
+            changes.rules = true
+            changes.epochs = true
+        }
+        wereHolds = !mayLift
+        pendingReports.formUnion(changes.reports)
+        var work = Work()
+        work.pods = changes.pods.filter { inventory.annotationPlan($0, mayLift: mayLift) != nil }
+        work.nodes = changes.nodes.filter { inventory.nodePlan($0) != .none }
+        work.hasReports = !pendingReports.isEmpty || !sliceEvents.isEmpty
+        work.hasRules = changes.rules
+        work.hasEpochs = changes.epochs || !changes.reports.isEmpty
+        work.isAnything = !changes.pods.isEmpty || !changes.nodes.isEmpty || changes.rules || !changes.reports.isEmpty
+        work.took = clock.now() - begin
+        lastSettle = work.took
+        return work
+    }
+
+    /// A pod's annotations: what to change, and the patch.
+    func annotationPatch(_ key: ObjectKey) -> (plan: AnnotationPlan, body: [UInt8], pod: ObjectReference)? {
+        guard let entry = inventory.pods[key],
+            let plan = inventory.annotationPlan(key, mayLift: inventory.holds.isEmpty)
+        else { return nil }
+        let reference = ObjectReference(
+            apiVersion: "v1", kind: "Pod", namespace: key.namespace, name: key.name, uid: entry.facts.uid)
+        return (plan, plan.body(entry), reference)
+    }
+
+    /// What to do about a node, with what it takes.
+    enum NodeWork: Sendable {
+        case none
+        case create([EncryptionNodeObject.Endpoint])
+        case write([EncryptionNodeObject.Endpoint], resourceVersion: String?)
+        /// Something that could ask for protection is not surely known: what is there has to be looked at first.
+        case merge
+        case remove(uid: String?)
+    }
+    func nodeWork(_ name: String) -> NodeWork {
+        switch inventory.nodePlan(name) {
+        case .none: .none
+        case .create: .create(inventory.wantedEndpoints(name))
+        case .remove: inventory.holds.isEmpty ? .remove(uid: inventory.encryptionNodes[name]?.uid) : .none
+        case .write:
+            inventory.holds.isEmpty
+                ? .write(
+                    inventory.wantedEndpoints(name), resourceVersion: inventory.encryptionNodes[name]?.resourceVersion)
+                : .merge
+        }
+    }
+    func heldEndpoints(_ name: String, existing: [EncryptionNodeObject.Endpoint]) -> [EncryptionNodeObject.Endpoint] {
+        inventory.heldEndpoints(name, existing: existing)
+    }
+
+    /// Numbers that nodes have.
+    var nodeIDs: [NodeID] { inventory.encryptionNodes.values.compactMap(\.nodeID) }
+
+    /// Nodes without an object.
+    var newNodes: Int {
+        inventory.nodes.count { $0.value.isCandidate && inventory.encryptionNodes[$0.key] == nil }
+    }
+
+    /// Nodes that say something new, and slices that something has happened to, since the last time.
+    func takeReports() -> (reports: [(node: String, report: NodeReport?)], slices: [String: SliceEvent]) {
+        let reports = pendingReports.compactMap { name -> (String, NodeReport?)? in
+            guard let node = inventory.encryptionNodes[name] else { return (name, nil) }
+            // A node that has said nothing yet is not there for the others; one that says nothing any more stays as it was.
+            return node.report.map { (name, $0) }
+        }
+        let slices = sliceEvents
+        pendingReports = []
+        sliceEvents = [:]
+        return (reports, slices)
+    }
+
+    /// Names of all nodes that have an object.
+    var encryptionNodeNames: Set<String> { Set(inventory.encryptionNodes.keys) }
+
+    /// All nodes' reports.
+    var reports: [String: NodeReport] { inventory.encryptionNodes.compactMapValues(\.report) }
+    var epochs: [Epoch: EncryptionEpochObject] { inventory.epochs }
+    var epochProblems: [String: String] { inventory.epochProblems }
+
+    /// Whether every epoch that there is can be read.
+    var areEpochsKnown: Bool {
+        inventory.kinds[.epochs]?.isCurrent == true && inventory.epochProblems.isEmpty
+    }
+
+    /// What `cluster.json` shall say.
+    func strictCIDRs(configured: [IPPrefix], present: [IPPrefix]) -> [IPPrefix] {
+        ClusterPlan.strictCIDRs(
+            configured: configured, policies: inventory.rules.policies, present: present,
+            mayLift: inventory.holds.isEmpty)
+    }
+
+    /// Policies whose status is to be written, with the statuses before.
+    func policyStatuses(
+        _ translation: ServiceTranslation, now: Timestamp
+    ) -> [(name: String, uid: String?, before: EncryptionPolicy.Status?, after: EncryptionPolicy.Status)] {
+        let plans = PolicyStatusPlan.plan(inventory, translation: translation, now: now)
+        return plans.compactMap { name, status in
+            guard let policy = inventory.policies[name], policy.status != status else { return nil }
+            return (name, policy.metadata.uid, policy.status, status)
+        }
+    }
+
+    /// What mesh resources come to, with their uids.
+    var meshOutcomes: [MeshReference: (outcome: MeshOutcome, uid: String?)] {
+        inventory.rules.mesh.reduce(into: [:]) { outcomes, pair in
+            let (reference, outcome) = pair
+            let uid =
+                reference.kind == "ServiceEntry"
+                ? inventory.mesh.serviceEntries[reference.key]?.uid : inventory.mesh.virtualServices[reference.key]?.uid
+            outcomes[reference] = (outcome, uid)
+        }
+    }
+
+    /// Whether kube-proxy runs as pods that no DaemonSet owns, as on some hosted clusters.
+    var hasKubeProxyPods: Bool {
+        inventory.pods.contains { key, entry in
+            guard key.namespace == "kube-system", !entry.facts.isFinished else { return false }
+            let labels = inventory.labels(of: entry.facts)
+            return labels["k8s-app"] == "kube-proxy" || labels["component"] == "kube-proxy"
+        }
+    }
+}

@@ -1,0 +1,130 @@
+internal import Cluster
+internal import Kubernetes
+internal import Logging
+
+extension LeaderSession {
+    /// Keeps slices as nodes say. One write after the other: that is what makes their numbers mean something.
+    func runSlices() async {
+        guard var book = await takeOver() else { return }
+        var acknowledgementsAt = clock.now()
+        let alarm = Alarm(signal: slicesChanged, clock: clock)
+        var failures = 0
+        while !Task.isCancelled {
+            let (reports, events) = await hub.takeReports()
+            for (node, report) in reports { book.update(node, report) }
+            for (name, event) in events { await look(at: name, event, &book) }
+
+            let isTime = clock.now() >= acknowledgementsAt
+            var isGood = true
+            for name in book.due(withAcknowledgements: isTime) {
+                guard mayWrite else { break }
+                isGood = await write(name, &book)
+                guard isGood else { break }
+            }
+            if isTime, isGood {
+                acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reports.count))
+            }
+            board.update { status in
+                status.slices = book.count
+                status.sequence = book.highest
+            }
+            if !isGood {
+                failures = min(failures + 1, 8)
+                await pause(.milliseconds(50) * (1 << failures) * (0.5 + 0.5 * clock.random()))
+                slicesChanged.set()
+            } else {
+                failures = 0
+                // Changes that come close together go together.
+                await pause(pace.settle)
+            }
+            alarm.set(book.isUrgent ? clock.now() : book.hasWork ? acknowledgementsAt : nil)
+            await slicesChanged.wait()
+        }
+        alarm.set(nil)
+    }
+
+    /// The book as the API server has it at this moment, not as a watch has it that may be behind: numbers go on above the highest, and no
+    /// node that is there is taken for gone.
+    private func takeOver() async -> SliceBook? {
+        while mayWrite {
+            do throws(KubernetesError) {
+                let slices = try await api.listAll(EncryptedEndpointSlice.self, options: ListOptions(limit: 50))
+                var book = SliceBook(slices.items)
+                for object in slices.items where object.unreadable != nil {
+                    logger.error(
+                        "a slice cannot be read; it is written anew from what nodes say",
+                        metadata: ["slice": "\(object.metadata.name)", "why": "\(object.unreadable ?? "")"])
+                }
+                var names: Set<String> = []
+                var options = ListOptions(limit: 200)
+                repeat {
+                    let page = try await api.list(EncryptionNodeObject.self, namespace: nil, options: options)
+                    for node in page.items {
+                        names.insert(node.metadata.name)
+                        await hub.put(node)
+                    }
+                    for node in page.undecodable { names.insert(node.key.name) }
+                    options.continueToken = page.continueToken
+                } while options.continueToken != nil
+                for (node, report) in await hub.reports { book.update(node, report) }
+                book.retain(only: names.union(await hub.encryptionNodeNames))
+                return book
+            } catch {
+                logger.warning("cannot read slices", metadata: ["error": "\(error.message)"])
+                await pause(error.retryAfter ?? .seconds(1))
+            }
+        }
+        return nil
+    }
+
+    /// Somebody else has written or deleted a slice? Our own writes come back too, late ones among them.
+    private func look(at name: String, _ event: Hub.SliceEvent, _ book: inout SliceBook) async {
+        switch event {
+        case .deleted:
+            guard book.resourceVersion(name) != nil else { return }
+            await load(name, &book)
+        case .seen(let resourceVersion, let sequence):
+            guard resourceVersion != book.resourceVersion(name), sequence >= book.sequence(name) ?? 0 else { return }
+            logger.warning(
+                "somebody else has written a slice; it is written again", metadata: ["slice": "\(name)"])
+            await load(name, &book)
+        }
+    }
+
+    private func load(_ name: String, _ book: inout SliceBook) async {
+        do throws(KubernetesError) {
+            book.load(try await api.get(EncryptedEndpointSlice.self, ObjectKey(name: name)))
+        } catch {
+            if error.code == .notFound { book.lost(name) }
+        }
+    }
+
+    private func write(_ name: String, _ book: inout SliceBook) async -> Bool {
+        let spec = book.draft(name)
+        do throws(KubernetesError) {
+            let version: String?
+            if let resourceVersion = book.resourceVersion(name) {
+                let body = JSONWriter.patch(resourceVersion: resourceVersion) { writer in
+                    writer.key("spec")
+                    writer.spec(spec)
+                }
+                let header = try await api.mergePatch(
+                    SliceHeader.self, ObjectKey(name: name), subresource: nil, body: body)
+                version = header.metadata.resourceVersion
+            } else {
+                version = try await api.create(EncryptedEndpointSlice(name: name, spec: spec)).metadata.resourceVersion
+            }
+            book.written(name, spec, resourceVersion: version)
+            board.count(.slices, isSuccess: true)
+            return true
+        } catch {
+            board.count(.slices, isSuccess: false)
+            logger.warning(
+                "cannot write a slice", metadata: ["slice": "\(name)", "error": "\(error.message)"])
+            // It may have been taken all the same: what the server has counts.
+            await load(name, &book)
+            if let retryAfter = error.retryAfter { await pause(retryAfter) }
+            return false
+        }
+    }
+}

@@ -1,0 +1,69 @@
+public import Kubernetes
+
+/// networking.istio.io ServiceEntry, trimmed. Served alike as v1, v1beta1 and v1alpha3.
+public struct ServiceEntry: KubernetesObject {
+    /// `serviceentries`
+    public static let resource = ResourceKind(
+        group: "networking.istio.io", version: "v1", kind: "ServiceEntry", plural: "serviceentries", isNamespaced: true
+    )
+
+    /// Namespace, name.
+    public var metadata: ObjectMeta
+    /// What it adds to the mesh.
+    public var spec: Spec?
+
+    /// Makes an entry.
+    public init(metadata: ObjectMeta, spec: Spec? = nil) {
+        self.metadata = metadata
+        self.spec = spec
+    }
+
+    /// What it adds to the mesh.
+    public struct Spec: Codable, Sendable {
+        /// Names of the service.
+        public var hosts: [String]?
+        /// MESH_EXTERNAL or MESH_INTERNAL.
+        public var location: String?
+        /// NONE, STATIC, DNS, DNS_ROUND_ROBIN.
+        public var resolution: String?
+        /// Namespaces that see it: names, "." for its own, "*" for all, "~" for none.
+        public var exportTo: [String]?
+        /// Who is behind it, by address or name.
+        public var endpoints: [Workload]?
+        /// Who is behind it, by labels in its own namespace.
+        public var workloadSelector: WorkloadSelector?
+
+        /// Makes a spec.
+        public init(hosts: [String]) {
+            self.hosts = hosts
+        }
+    }
+
+    /// A workload, by address.
+    public struct Workload: Codable, Sendable {
+        /// An IP address, a name, or the path of a unix socket.
+        public var address: String?
+
+        /// Makes a workload.
+        public init(address: String) {
+            self.address = address
+        }
+    }
+
+    /// Selects workloads of a namespace.
+    public struct WorkloadSelector: Codable, Sendable {
+        /// All of these.
+        public var labels: [String: String]?
+
+        /// Makes a selector.
+        public init(labels: [String: String]) {
+            self.labels = labels
+        }
+    }
+
+    /// Drops what nobody reads.
+    public mutating func trim() {
+        metadata.annotations = nil
+        metadata.labels = nil
+    }
+}

@@ -1,0 +1,22 @@
+import Kubernetes
+import Logging
+import Operator
+
+extension CommonOptions {
+    /// The API server as the options say, and the namespace to work in.
+    func connect(
+        _ configuration: OperatorConfiguration, _ logger: Logger
+    ) throws -> (client: KubernetesClient, namespace: String) {
+        do throws(KubernetesError) {
+            let access =
+                try kubeconfig.map { path throws(KubernetesError) in
+                    try ClientConfiguration.kubeconfig(path)
+                } ?? ClientConfiguration.inCluster()
+            let fromEnvironment = processEnvironment["POD_NAMESPACE"].flatMap { $0.isEmpty ? nil : $0 }
+            let namespace = configuration.namespace ?? fromEnvironment ?? access.namespace
+            return (try KubernetesClient(access, logger: logger), namespace)
+        } catch {
+            throw Exit.configuration("the API server: \(error.message)")
+        }
+    }
+}
