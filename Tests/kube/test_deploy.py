@@ -200,3 +200,23 @@ def test_selectors_select():
                 assert ("ServiceAccount", subject["namespace"], subject["name"]) in items
         if kind == "ValidatingAdmissionPolicyBinding":
             assert ("ValidatingAdmissionPolicy", "", item["spec"]["policyName"]) in items
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_uninstall_undoes_what_the_daemonset_does(version):
+    items = list(yaml.safe_load_all((DEPLOY / "uninstall.yaml").read_text()))
+    for item in items:
+        kubernetes_validate.validate(item, version, strict=True)
+    theirs = pod_spec(items, "DaemonSet")
+    ours = pod_spec(kustomize("kustomize/base"), "DaemonSet")
+    volumes = {volume["name"]: volume for volume in theirs["volumes"] if "hostPath" in volume}
+    assert volumes == {volume["name"]: volume for volume in ours["volumes"] if "hostPath" in volume}
+    mounts = {mount["name"]: mount for container in ours["containers"] for mount in container["volumeMounts"]}
+    image = ours["containers"][0]["image"]
+    for container in theirs["initContainers"] + theirs["containers"]:
+        assert container["image"] == image
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"] and container["securityContext"]["readOnlyRootFilesystem"]
+        for mount in container["volumeMounts"]:
+            assert mount == mounts[mount["name"]]
+    assert json.loads(items[0]["data"]["keymgr.json"])["cluster"] == {"source": "kubernetes"}
+    assert theirs["automountServiceAccountToken"] is False
