@@ -1,7 +1,7 @@
 # Targets of what is deployed on Kubernetes, included by the Makefile in the root.
 
-# For images: buildah makes them, crun runs them in the tests.
-IMAGE_DEBIAN_PACKAGES := binutils buildah crun file golang-github-containers-common
+# For images: buildah makes them, runc (which containerd runs) starts them in the tests.
+IMAGE_DEBIAN_PACKAGES := binutils buildah file golang-github-containers-common runc
 IMAGES := .build/images
 KUBE_PYTHON := .venv-kube/bin/python
 # Programs of images are static through and through: an empty image has no C library, and the CNI plugin runs on whatever the node has.
