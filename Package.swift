@@ -135,7 +135,9 @@ let package = Package(
             dependencies: ["Datapath", "BPF", "BPFObjects", "CLibBPF", "CSys", "Keys", "Netlink", "Secrets", crypto],
             exclude: ["vectors"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "KubernetesTests", dependencies: ["Kubernetes", "Lab", logging], swiftSettings: swiftSettings),
+            name: "KubernetesTests",
+            dependencies: ["Kubernetes", "Lab", "Secrets", logging, .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "OperatorTests",
             dependencies: ["Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Operator", "Telemetry", logging],
