@@ -300,8 +300,8 @@ def node():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def keymgr(images, node, arguments, capabilities) -> Container:
-    """keymgr as the DaemonSet starts it; its cluster is a directory, and its pins and records are the test's own."""
+def keymgr(images, node, arguments, capabilities, cluster="cluster", token=None) -> Container:
+    """keymgr as the DaemonSet starts it, its records the test's own. `cluster`: the test's folder that plays a cluster directory."""
     name, pod, folder, pins = node
     container = pod_spec(example("local"), "DaemonSet")["containers"][0]
     places = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
@@ -313,7 +313,10 @@ def keymgr(images, node, arguments, capabilities) -> Container:
         "/etc/xdp-encryptor/keymgr.json": (folder / "keymgr.json", "ro"),
     }
     assert set(mounts) == set(places), "this test mounts what the DaemonSet does"
-    mounts["/cluster"] = (folder / "cluster", "rw")
+    if cluster:
+        mounts["/cluster"] = (folder / cluster, "rw")
+    if token:
+        mounts["/var/run/secrets/kubernetes.io/serviceaccount"] = (token, "ro")
     for inside in mounts:
         target = images[KEYMGR][0] / inside.lstrip("/")
         if not target.exists():
