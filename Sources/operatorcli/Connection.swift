@@ -8,9 +8,12 @@ extension CommonOptions {
         _ configuration: OperatorConfiguration, _ logger: Logger
     ) throws -> (client: KubernetesClient, namespace: String) {
         do throws(KubernetesError) {
-            let access = try kubeconfig.map { path throws(KubernetesError) in
-                try ClientConfiguration.kubeconfig(path)
-            } ?? ClientConfiguration.inCluster()
+            let access =
+                if let kubeconfig {
+                    try ClientConfiguration.kubeconfig(kubeconfig)
+                } else {
+                    try ClientConfiguration.inCluster()
+                }
             let fromEnvironment = processEnvironment["POD_NAMESPACE"].flatMap { $0.isEmpty ? nil : $0 }
             let namespace = configuration.namespace ?? fromEnvironment ?? access.namespace
             return (try KubernetesClient(access, logger: logger), namespace)
