@@ -70,7 +70,7 @@ let package = Package(
         // The Kubernetes API: list, watch, apply, lease. Kubeconfig files are read with Debian's libyaml.
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .target(
-            name: "Kubernetes", dependencies: ["CYAML", "CSys", "Secrets", http, logging] + nio,
+            name: "Kubernetes", dependencies: ["CYAML", "Secrets", http, logging] + nio,
             swiftSettings: swiftSettings),
 
         // What is desired, and the reconciler that makes it so on a node.

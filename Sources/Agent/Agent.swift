@@ -64,6 +64,9 @@ public actor Agent: Service {
         self.logger = logger
     }
 
+    /// What was written to status.json last; nil as long as nothing was read.
+    public var status: AgentStatus? { writtenStatus }
+
     /// Works until it is cancelled or shut down. The datapath stays as it is then.
     public func run() async throws {
         let inbox = inbox

@@ -23,6 +23,8 @@ public struct AgentConfiguration: Sendable, Hashable, Codable {
     public var replayWindow: UInt32?
     /// trace, debug, info, notice, warning, error, critical. info when it is not there.
     public var logLevel: String?
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, such as 127.0.0.1:9401; nowhere when it is not there.
+    public var listen: String?
 
     /// Makes a configuration with the defaults.
     public init(node: String, nodeID: NodeID, clusterDirectory: String, kms: KMSConfiguration) {

@@ -225,9 +225,12 @@ final class Transport: Sendable {
                 .getConnectionFromPoolTimeout:
                 return KubernetesError(.timeout, "\(authority) did not answer within \(timeout)")
             case .cancelled: return KubernetesError(.cancelled, "the request to \(authority) was cancelled")
-            case .alreadyShutdown: return KubernetesError(.cancelled, "the client has been shut down")
+            case .alreadyShutdown: return KubernetesError(.network, "the client has been shut down")
             default: return KubernetesError(.network, "\(authority): \(error.shortDescription)")
             }
+        }
+        if let error = error as? HTTPParserError, error == .invalidEOFState {
+            return KubernetesError(.network, "\(authority) ended an answer in the middle")
         }
         if error is HTTPParserError { return KubernetesError(.decoding, "\(authority) did not answer in HTTP") }
         let text = String(describing: error)

@@ -86,8 +86,12 @@ struct RunCommand: AsyncParsableCommand {
         } catch {
             throw Exit.failure("\(error)")
         }
+        var services: [any ServiceLifecycle.Service] = [agent]
+        if let address = configuration.listen {
+            services.append(StatusEndpoint(address: address, agent: agent, datapath: datapath, logger: logger))
+        }
         let group = ServiceGroup(
-            configuration: .init(services: [agent], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+            configuration: .init(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {
             try await group.run()
         } catch let error as KubernetesSource.NumberChanged {

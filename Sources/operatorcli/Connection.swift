@@ -9,9 +9,11 @@ extension CommonOptions {
     ) throws -> (client: KubernetesClient, namespace: String) {
         do throws(KubernetesError) {
             let access =
-                try kubeconfig.map { path throws(KubernetesError) in
-                    try ClientConfiguration.kubeconfig(path)
-                } ?? ClientConfiguration.inCluster()
+                if let kubeconfig {
+                    try ClientConfiguration.kubeconfig(kubeconfig)
+                } else {
+                    try ClientConfiguration.inCluster()
+                }
             let fromEnvironment = processEnvironment["POD_NAMESPACE"].flatMap { $0.isEmpty ? nil : $0 }
             let namespace = configuration.namespace ?? fromEnvironment ?? access.namespace
             return (try KubernetesClient(access, logger: logger), namespace)

@@ -75,7 +75,7 @@ struct RunCommand: AsyncParsableCommand {
 }
 
 /// The operator with its status server, as a service that ends gracefully.
-private struct OperatorService: Service {
+private struct OperatorService: ServiceLifecycle.Service {
     let configuration: OperatorConfiguration
     let logger: Logger
     let worker: Operator
@@ -92,7 +92,7 @@ private struct OperatorService: Service {
                 throw ListenError(description: "listen: cannot listen on \(listen): \(error)")
             }
         }
-        let task = Task { () async throws(KubernetesError) in try await worker.run() }
+        let task = Task<Void, any Error> { [worker] in try await worker.run() }
         try await withTaskCancellationOrGracefulShutdownHandler {
             try await task.value
         } onCancelOrGracefulShutdown: {

@@ -337,14 +337,19 @@ import Testing
             #expect(try await attempt { _ in } == .untrusted, "the system does not know this CA")
             #expect(try await attempt { $0.certificateAuthority = ca } == .unauthorized)
             #expect(try await attempt { $0.insecureSkipTLSVerify = true } == .unauthorized)
-            #expect(
-                try await attempt {
-                    $0.certificateAuthority = ca; $0.tlsServerName = "kubernetes.default.svc"
-                } == .unauthorized)
-            #expect(
-                try await attempt {
-                    $0.certificateAuthority = ca; $0.tlsServerName = "kubernetes.example"
-                } == .untrusted)
+            // At an address that is not in the certificate, only a name that is there helps.
+            try fixture.server.control(#"{"listen": {"addresses": ["127.0.0.2"]}}"#)
+            let elsewhere = "https://127.0.0.2:\(fixture.server.port)"
+            for (name, expected) in [
+                (nil, .untrusted), ("kubernetes.example", .untrusted), ("kubernetes.default.svc", .unauthorized),
+            ] as [(String?, KubernetesError.Code)] {
+                let result = try await attempt {
+                    $0.server = elsewhere
+                    $0.certificateAuthority = ca
+                    $0.tlsServerName = name
+                }
+                #expect(result == expected, "\(name ?? "no name")")
+            }
             #expect(throws: KubernetesError.self) {
                 var configuration = ClientConfiguration(server: url)
                 configuration.certificateAuthority = Array("nonsense".utf8)

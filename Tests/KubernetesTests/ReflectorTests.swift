@@ -155,6 +155,33 @@ private func page(
         await task.value
     }
 
+    @Test func aStormOfExpiredWatchesIsNotAStormOfLists() async {
+        let gone = KubernetesError(.expired, "too old", status: 410)
+        let api = FakeAPI(
+            lists: Array(repeating: page(["a"], version: "10"), count: 10_000),
+            watches: Array(repeating: [.event(.opened), .fail(gone)], count: 10_000))
+        let clock = ManualClock()
+        let reflector = Reflector<Widget>(api: api, clock: clock.clock(random: { 0.5 }), logger: quiet)
+        let task = Task { await reflector.run { _ in } }
+        await clock.advance(.seconds(120))
+        #expect((5...16).contains(api.state.withLock { $0.listOptions.count }))
+        task.cancel()
+        await task.value
+    }
+
+    @Test func aClientThatIsShutDownIsNoReasonToSpin() async {
+        let api = FakeAPI(
+            lists: [page(["a"], version: "10")],
+            watches: Array(repeating: [.fail(KubernetesError(.cancelled, "shut down"))], count: 100_000))
+        let clock = ManualClock()
+        let reflector = Reflector<Widget>(api: api, clock: clock.clock(random: { 0.5 }), logger: quiet)
+        let task = Task { await reflector.run { _ in } }
+        await clock.advance(.seconds(60))
+        #expect(api.state.withLock { $0.watchOptions.count } < 20)
+        task.cancel()
+        await task.value
+    }
+
     @Test func honoursRetryAfter() async {
         let busy = KubernetesError(.tooManyRequests, "slow down", status: 429, retryAfter: .seconds(20))
         let api = FakeAPI(lists: [.failure(busy), page(["a"], version: "1")])

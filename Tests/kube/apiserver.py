@@ -20,7 +20,7 @@ events of the core group and of events.k8s.io are two kinds here.
   {"compact": true}           forget history: 410        {"bookmark": true} send one to everybody now
   {"load": [OBJECT...]}       store objects as they are, status included, with the namespaces that they need
   {"tokens": {TOKEN: {"user", "groups", "extra"} | null}}       from the first token on, RBAC is enforced
-  {"listen": {"namespaces": [PATH...]}}                         also on loopback of these network namespaces, same port
+  {"listen": {"namespaces": [PATH...], "addresses": [A...]}}    also on loopback of network namespaces, or on other addresses; same port
   {"clear": true}             no more faults
 and answers as `GET /_control`: version, counters, watches, and what each user has used.
 """
@@ -464,9 +464,9 @@ class Server:
                 self.access.tokens[token] = User(user["user"], user.get("groups", ()), user.get("extra"))
 
     def control_listen(self, where):
-        for path in where["namespaces"]:
-            self.places.append(path)
-            self.open(path)
+        for place in [(path, "127.0.0.1") for path in where.get("namespaces", ())] + [(None, address) for address in where.get("addresses", ())]:
+            self.places.append(place)
+            self.open(place)
 
     def control_clear(self, _):
         self.faults.clear()
@@ -477,8 +477,9 @@ class Server:
     # Sockets
 
     def open(self, place):
-        """Listens on our loopback (None), or on that of a network namespace. The socket accepts from now on; answers come soon."""
-        sock = socket_in_namespace(place, self.port) if place else listening_socket("127.0.0.1", self.port)
+        """Listens at an address in a network namespace (None: ours). The socket accepts from now on; answers come soon."""
+        namespace, address = place
+        sock = socket_in_namespace(namespace, address, self.port) if namespace else listening_socket(address, self.port)
         self.port = sock.getsockname()[1]
         sock.listen(1024)
         self.loop.create_task(self.accept(sock))
@@ -497,8 +498,8 @@ class Server:
         if self.options.tls:
             self.tls, files = make_tls(self.options.tls)
             description |= files
-        self.port, self.places = self.options.port, [None]
-        self.open(None)
+        self.port, self.places = self.options.port, [(None, "127.0.0.1")]
+        self.open(self.places[0])
         control = await self.loop.create_server(lambda: Connection(self, True), "127.0.0.1", 0)
         description |= {"port": self.port, "control": control.sockets[0].getsockname()[1]}
         print(dumps(description), flush=True)
@@ -537,7 +538,7 @@ def listening_socket(address, port):
     return sock
 
 
-def socket_in_namespace(path, port):
+def socket_in_namespace(path, address, port):
     """A socket stays in the network namespace in which it was made; only a thread goes there."""
     result = []
 
@@ -547,7 +548,7 @@ def socket_in_namespace(path, port):
         try:
             if libc.setns(fd, 0x40000000) != 0:
                 raise OSError(ctypes.get_errno(), f"setns {path}")
-            result.append(listening_socket("127.0.0.1", port))
+            result.append(listening_socket(address, port))
         except OSError as problem:
             result.append(problem)
         finally:

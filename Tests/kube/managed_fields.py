@@ -145,6 +145,11 @@ def take(root, path):
         parent.pop(element[2:], None)
 
 
+def is_key(path):
+    """A field that identifies its list item: goes with the item only."""
+    return len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in json.loads(path[-2][2:])
+
+
 INTERNED = {}
 
 
@@ -240,7 +245,8 @@ class Managers:
         others = frozenset().union(*(paths for key, (paths, _, _) in owned.items() if key != who))
         # Items last: they go only when nothing is left of them.
         for path in sorted(before - wanted.keys() - others, key=lambda path: (path[-1] == ".", path)):
-            take(live, path)
+            if not is_key(path):
+                take(live, path)
         for path, value in wanted.items():
             put(live, path, value, None)
         now = interned(wanted.keys())

@@ -27,6 +27,7 @@ public struct Inventory: Sendable {
     private var policyRules: [String: PolicyRule] = [:]
     private var ciliumNodes: [String: [IPAddress]] = [:]
     private var ciliumEndpoints: [ObjectKey: CiliumEndpointFacts] = [:]
+    private var ciliumByAddress: [IPAddress: Set<ObjectKey>] = [:]
     private var endpointSlices: [ObjectKey: EndpointSliceFacts] = [:]
     private(set) var epochProblems: [String: String] = [:]
 
@@ -116,7 +117,7 @@ public struct Inventory: Sendable {
             }
         }
         add(servicesByPod[key] ?? [])
-        if !servicesByAddress.isEmpty || !rules.addresses.isEmpty {
+        if pod.isLive, !servicesByAddress.isEmpty || !rules.addresses.isEmpty {
             for address in pod.addresses {
                 add(servicesByAddress[address] ?? [])
                 more += rules.addresses[address] ?? []
@@ -217,25 +218,20 @@ public struct Inventory: Sendable {
         }
         for address in facts.addresses {
             podsByAddress[address]?.remove(key)
-            if podsByAddress[address]?.isEmpty == true {
-                podsByAddress[address] = nil
-            } else {
-                touchHolders(address)
-            }
+            if podsByAddress[address]?.isEmpty == true { podsByAddress[address] = nil }
+            touchHolders(address)
         }
     }
 
     private mutating func hold(_ address: IPAddress, _ key: ObjectKey) {
         podsByAddress[address, default: []].insert(key)
-        if podsByAddress[address]?.count ?? 0 > 1 { touchHolders(address) }
+        touchHolders(address)
     }
 
     /// Whoever has this address may have to give it up, or may have it alone again.
     private mutating func touchHolders(_ address: IPAddress) {
-        for holder in podsByAddress[address] ?? [] {
-            if let node = pods[holder]?.facts.node, !node.isEmpty { changes.nodes.insert(node) }
-            changedPods.insert(holder)
-        }
+        for holder in podsByAddress[address] ?? [] { touch(holder) }
+        if !ciliumByAddress.isEmpty { for holder in ciliumByAddress[address] ?? [] { touch(holder) } }
     }
 
     /// One copy of each node's name.
@@ -413,13 +409,22 @@ public struct Inventory: Sendable {
 
     mutating func put(ciliumEndpoint endpoint: CiliumEndpoint) {
         let facts = CiliumEndpointFacts(endpoint)
-        guard ciliumEndpoints.updateValue(facts, forKey: endpoint.key) != facts else { return }
+        let before = ciliumEndpoints.updateValue(facts, forKey: endpoint.key)
+        guard before != facts else { return }
+        for address in before?.addresses ?? [] { forget(endpoint.key, address) }
+        for address in facts.addresses { ciliumByAddress[address, default: []].insert(endpoint.key) }
         touch(endpoint.key)
     }
 
     mutating func removeCiliumEndpoint(_ key: ObjectKey) {
-        guard ciliumEndpoints.removeValue(forKey: key) != nil else { return }
+        guard let before = ciliumEndpoints.removeValue(forKey: key) else { return }
+        for address in before.addresses { forget(key, address) }
         touch(key)
+    }
+
+    private mutating func forget(_ key: ObjectKey, _ address: IPAddress) {
+        ciliumByAddress[address]?.remove(key)
+        if ciliumByAddress[address]?.isEmpty == true { ciliumByAddress[address] = nil }
     }
 
     private mutating func touch(_ key: ObjectKey) {

@@ -97,10 +97,10 @@ public struct ServiceTranslation: Sendable, Hashable {
 
     /// The mode in kube-proxy's configuration; "iptables" is what an empty one means on Linux.
     static func kubeProxyMode(_ configuration: String) -> String? {
-        for line in configuration.split(separator: "\n") {
+        for line in configuration.split(whereSeparator: \.isNewline) {
             let line = line.drop { $0 == " " }
             guard line.hasPrefix("mode:") else { continue }
-            let value = line.dropFirst(5).filter { $0 != " " && $0 != "\"" && $0 != "'" && $0 != "\r" }
+            let value = line.dropFirst(5).filter { $0 != " " && $0 != "\"" && $0 != "'" }
             return value.isEmpty ? "iptables" : String(value)
         }
         return nil

@@ -1,0 +1,144 @@
+import Cluster
+import Kubernetes
+import Netlink
+import Testing
+
+@testable import Operator
+
+/// Nothing is lifted on half of what there is.
+@Suite struct HoldTests {
+    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict) throws -> EncryptionNodeObject.Endpoint {
+        let key = key(pod)
+        return .init(
+            name: "uid-\(key.namespace!)-\(key.name)",
+            pod: .init(namespace: key.namespace!, name: key.name, uid: "uid-\(key.namespace!)-\(key.name)"),
+            addresses: [try IPAddress(address)], mode: mode, policies: ["EncryptionPolicy/x"])
+    }
+
+    @Test(arguments: WatchedKind.allCases)
+    func everyKindThatCanAskHolds(kind: WatchedKind) {
+        var inventory = Inventory()
+        inventory.setAllSynced()
+        #expect(inventory.holds.isEmpty)
+        inventory.kinds[kind]?.isSynced = false
+        #expect(inventory.holds.isEmpty == !kind.canAsk)
+        inventory.setAllSynced()
+        inventory.kinds[kind]?.failure = "the API server is gone"
+        #expect(inventory.holds.isEmpty == !kind.canAsk)
+        // No such kind, for good.
+        inventory.setAbsent(kind)
+        #expect(inventory.holds.isEmpty)
+        // It is there again: unknown until it was listed.
+        inventory.setServed(kind)
+        #expect(inventory.holds.isEmpty == !kind.canAsk)
+    }
+
+    @Test func whatIsThereStaysWhileSomethingIsNotKnown() throws {
+        var inventory = Inventory()
+        inventory.put(node("node-a", "192.168.0.10"))
+        inventory.put(policy("p", .init(podSelector: .init(matchLabels: ["app": "a"]), mode: "permissive")))
+        inventory.put(pod("shop/a", ips: ["10.0.0.1"], labels: ["app": "a"]))
+        inventory.put(pod("shop/b", ips: ["10.0.0.2"]))
+        inventory.put(pod("shop/c", ips: ["10.0.0.3"], phase: "Failed"))
+        inventory.put(pod("shop/d", ips: ["10.0.0.4"], uid: "another"))
+        inventory.setAllSynced()
+        inventory.kinds[.virtualServices]?.failure = "forbidden"
+        _ = inventory.settle()
+        let existing = try [
+            endpoint("shop/a", "10.0.0.1"), endpoint("shop/b", "10.0.0.2"), endpoint("shop/c", "10.0.0.3"),
+            endpoint("shop/d", "10.0.0.4"), endpoint("shop/e", "10.0.0.5"),
+        ]
+        let held = inventory.heldEndpoints("node-a", existing: existing)
+        // a: as strict as it was. b: nobody asks, but nobody knows. c, d, e: pods that have surely ended.
+        #expect(held.map(\.name) == ["uid-shop-a", "uid-shop-b"])
+        #expect(held.map(\.mode) == [.strict, .strict])
+        // When not even pods are known, everything stays.
+        inventory.kinds[.pods]?.failure = "gone"
+        #expect(inventory.heldEndpoints("node-a", existing: existing).count == 5)
+        // When everything is known, what is asked for is what counts.
+        inventory.setAllSynced()
+        #expect(inventory.wantedEndpoints("node-a").map(\.name) == ["uid-shop-a"])
+        #expect(inventory.wantedEndpoints("node-a").map(\.mode) == [.permissive])
+    }
+
+    @Test func whatIsAskedForIsAddedMeanwhile() {
+        var inventory = Inventory()
+        inventory.put(policy("p", .init()))
+        inventory.put(pod("shop/a", ips: ["10.0.0.1"]))
+        _ = inventory.settle()
+        #expect(!inventory.holds.isEmpty)
+        #expect(inventory.heldEndpoints("node-a", existing: []).count == 1)
+        #expect(inventory.plan("shop/a", mayLift: false) != nil)
+    }
+
+    @Test func anAddressThatWentToAnotherPodIsNotHeldForTheOld() throws {
+        var inventory = Inventory()
+        inventory.put(policy("p", .init(podSelector: .init(matchLabels: ["app": "a"]))))
+        inventory.put(pod("shop/new", ips: ["10.0.0.1"], labels: ["app": "a"]))
+        _ = inventory.settle()
+        let held = inventory.heldEndpoints("node-a", existing: [try endpoint("shop/old", "10.0.0.1")])
+        #expect(held.map(\.name) == ["uid-shop-new"])
+    }
+
+    @Test func aNewListTakesAwayOnlyWhenItIsComplete() {
+        var inventory = Inventory()
+        func handle(_ event: Reflector<EncryptionPolicy>.Event) { inventory.handle(event) }
+        inventory.put(pod("shop/a", ips: ["10.0.0.1"]))
+        handle(.reset)
+        handle(.listed(policy("p", .init())))
+        handle(.synced)
+        #expect(inventory.protected().count == 1)
+        // 410, and again, and again: lists that never end.
+        for _ in 0..<5 {
+            handle(.failing(KubernetesError(.expired, "too old")))
+            handle(.reset)
+            #expect(inventory.protected().count == 1)
+            #expect(!inventory.holds.isEmpty)
+        }
+        handle(.synced)
+        #expect(inventory.protected().isEmpty)
+    }
+
+    @Test func whatCannotBeReadIsNotGone() {
+        var inventory = Inventory()
+        inventory.setAllSynced()
+        inventory.put(pod("shop/a", ips: ["10.0.0.1"], labels: ["app": "a"]))
+        func handle(_ event: Reflector<ServiceEntry>.Event) { inventory.handle(event) }
+        var spec = ServiceEntry.Spec(hosts: ["x.example.com"])
+        spec.workloadSelector = .init(labels: ["app": "a"])
+        handle(.applied(ServiceEntry(metadata: meta("shop/x"), spec: spec)))
+        #expect(inventory.protected().count == 1)
+        let garbage = UndecodableObject(key: key("shop/x"), resourceVersion: "7", problem: "spec.hosts: expected a list")
+        handle(.undecodable(garbage))
+        #expect(inventory.protected().count == 1)
+        #expect(inventory.holds.contains { $0.contains("shop/x") })
+        handle(.reset)
+        handle(.undecodable(garbage))
+        handle(.synced)
+        #expect(inventory.protected().count == 1)
+        handle(.deleted(key("shop/x"), uid: nil))
+        #expect(inventory.protected().isEmpty)
+        #expect(inventory.holds.isEmpty)
+    }
+
+    @Test func nodesAreRemovedOnlyWhenThatIsSure() {
+        var inventory = Inventory()
+        inventory.setAllSynced()
+        inventory.put(EncryptionNodeObject(name: "node-a", spec: .init(nodeID: 1)))
+        inventory.put(pod("shop/a", ips: ["10.0.0.1"]))
+        _ = inventory.settle()
+        // Its pods are still there.
+        #expect(inventory.nodePlan("node-a") == .none)
+        inventory.remove(.pods, key("shop/a"))
+        inventory.kinds[.nodes]?.failure = "gone"
+        #expect(inventory.nodePlan("node-a") == .none)
+        inventory.kinds[.nodes]?.failure = nil
+        #expect(inventory.nodePlan("node-a") == .remove)
+        inventory.put(node("node-a", "192.168.0.10"))
+        #expect(inventory.nodePlan("node-a") == .none)
+        inventory.put(node("win", "192.168.0.12", labels: ["kubernetes.io/os": "windows"]))
+        #expect(inventory.nodePlan("win") == .none)
+        inventory.put(node("node-b", "192.168.0.11"))
+        #expect(inventory.nodePlan("node-b") == .create)
+    }
+}
