@@ -186,12 +186,15 @@ def test_manifests_and_images_protect_a_pod(images, node, tmp_path):  # noqa: F8
             assert entry["spec"]["nodeCount"] == 1 and entry["spec"]["addressCount"] == 1
             assert "10.99.0.0/16" in server.ask("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps/xdp-encryptor-cluster")["data"]["cluster.json"]
             assert "xdp" in run("ip", "-n", pod, "link", "show", "eth0").stdout
-            # Probes, as the kubelet asks.
-            assert first.execute(*daemon["readinessProbe"]["exec"]["command"], "--pin-path", pins).returncode == 0
-            for probe in "readinessProbe", "livenessProbe":
-                path = deployment["containers"][0][probe]["httpGet"]["path"]
-                answer = run("nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9402{path}').status)")
-                assert answer.stdout.strip() == "200", answer.stderr
+            # Probes, as the kubelet asks, and metrics.
+            for container in daemon, deployment["containers"][0]:
+                port = container["ports"][0]["containerPort"]
+                paths = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe") if probe in container}
+                for path in [*paths, "/metrics"]:
+                    ask = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}{path}', timeout=5).status)"
+                    answer = run("nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", ask)
+                    assert answer.stdout.strip() == "200", f"{container['name']} {path}: {answer.stderr}"
+            assert first.execute("/usr/bin/xdp-encryptor", "status", "--pin-path", pins).returncode == 0
 
             server.ask("DELETE", f"{GROUP}/encryptionpolicies/first")
             until("protection has ended", lambda: encryption_node()["status"]["endpoints"] == [], otherwise=logs)

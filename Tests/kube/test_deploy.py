@@ -105,6 +105,7 @@ def test_values_reach_the_objects():
     assert not kinds & {"ValidatingAdmissionPolicy", "NetworkPolicy", "PodDisruptionBudget", "Namespace"}
     mounts = {mount["name"]: mount for mount in operator["containers"][0]["volumeMounts"]}
     assert mounts["kek"]["subPath"] == "k" and mounts["ca"]["subPath"] == "ca.pem"
+    assert {item["metadata"]["name"] for item in items if item["kind"] == "Service"} == {"ebpf-xdp-operator"}
     role = next(item for item in items if item["kind"] == "ClusterRole" and item["metadata"]["name"] == "ebpf-xdp-keymgr")
     assert not any("pods" in rule["resources"] for rule in role["rules"]), "no CNI plugin, no right to read pods"
 
@@ -220,3 +221,18 @@ def test_uninstall_undoes_what_the_daemonset_does(version):
             assert mount == mounts[mount["name"]]
     assert json.loads(items[0]["data"]["keymgr.json"])["cluster"] == {"source": "kubernetes"}
     assert theirs["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("listen, isOpen", [("127.0.0.1:9401", False), ("[::1]:9401", False), ("0.0.0.0:9500", True), ("[::]:9500", True)])
+def test_metrics_of_keymgr_are_scraped_where_they_can_be_reached(listen, isOpen):
+    items = chart({"kms": {"provider": "local"}, "keymgr": {"listen": listen}, "serviceMonitor": {"enabled": True, "labels": {"release": "p"}}})
+    both = {"ebpf-xdp-operator", "ebpf-xdp-keymgr"} if isOpen else {"ebpf-xdp-operator"}
+    for kind in "Service", "ServiceMonitor":
+        assert {item["metadata"]["name"] for item in items if item["kind"] == kind} == both
+    for monitor in (item for item in items if item["kind"] == "ServiceMonitor"):
+        assert monitor["metadata"]["labels"]["release"] == "p"
+        (service,) = [item for item in items if item["kind"] == "Service" and item["metadata"]["name"] == monitor["metadata"]["name"]]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= {port["name"] for port in service["spec"]["ports"]}
+    port = int(listen.rsplit(":", 1)[1])
+    assert pod_spec(items, "DaemonSet")["containers"][0]["ports"][0]["containerPort"] == port
