@@ -136,7 +136,9 @@ let package = Package(
             name: "KubernetesTests", dependencies: ["Kubernetes", "Lab", logging], swiftSettings: swiftSettings),
         .testTarget(
             name: "OperatorTests",
-            dependencies: ["Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Operator", "Telemetry", logging],
+            dependencies: [
+                "Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Operator", "Secrets", "Telemetry", logging,
+            ],
             resources: [.copy("Fixtures")], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(
