@@ -18,7 +18,7 @@ import Testing
     private static var residentMiB: Int {
         let data = FileHandle(forReadingAtPath: "/proc/self/statm")?.readDataToEndOfFile() ?? Data()
         let fields = String(decoding: data, as: UTF8.self).split(separator: " ")
-        return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4096 >> 20 : 0
+        return fields.count > 1 ? (Int(fields[1]) ?? 0) / 256 : 0
     }
 
     private static func makePod(_ number: Int, generation: Int = 0) -> Pod {
