@@ -70,7 +70,7 @@ let package = Package(
         // The Kubernetes API: list, watch, apply, lease. Kubeconfig files are read with Debian's libyaml.
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .target(
-            name: "Kubernetes", dependencies: ["CYAML", "CSys", "Secrets", http, logging] + nio,
+            name: "Kubernetes", dependencies: ["CYAML", "Secrets", http, logging] + nio,
             swiftSettings: swiftSettings),
 
         // What is desired, and the reconciler that makes it so on a node.
@@ -133,11 +133,13 @@ let package = Package(
             dependencies: ["Datapath", "BPF", "BPFObjects", "CLibBPF", "CSys", "Keys", "Netlink", "Secrets", crypto],
             exclude: ["vectors"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "KubernetesTests", dependencies: ["Kubernetes", "Lab", logging], swiftSettings: swiftSettings),
+            name: "KubernetesTests",
+            dependencies: ["Kubernetes", "Lab", "Secrets", logging, .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "OperatorTests",
             dependencies: [
-                "Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Operator", "Secrets", "Telemetry", logging,
+                "Cluster", "KMS", "Keys", "Kubernetes", "Lab", "Netlink", "Operator", "Secrets", "Telemetry", logging,
             ],
             resources: [.copy("Fixtures")], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),

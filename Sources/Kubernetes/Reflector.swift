@@ -134,16 +134,19 @@ public struct Reflector<O: KubernetesObject>: Sendable {
             }
             if let version, !version.isEmpty { progress.resourceVersion = version }
             sawEvent = true
+            progress.backOff.reset()
             await recover(&progress, handle)
         }
-        // A server that ends every watch at once must not be asked in a tight loop.
-        if !sawEvent, clock.now() - begin < .seconds(1), !Task.isCancelled {
+        if sawEvent || clock.now() - begin >= .seconds(1) {
+            progress.backOff.reset()
+        } else if !Task.isCancelled {
+            // A server that ends every watch at once must not be asked in a tight loop.
             await clock.sleep(progress.backOff.next(random: clock.random()))
         }
     }
 
+    /// A list that succeeds does not end the back-off: when every watch after it expires at once, lists must become rarer.
     private func recover(_ progress: inout Progress, _ handle: (Event) async -> Void) async {
-        progress.backOff.reset()
         guard progress.isFailing else { return }
         progress.isFailing = false
         logger.info("following \(O.resource.plural) again")
@@ -153,9 +156,10 @@ public struct Reflector<O: KubernetesObject>: Sendable {
     private func fail(
         _ error: KubernetesError, _ progress: inout Progress, _ handle: (Event) async -> Void
     ) async {
-        guard !Task.isCancelled, error.code != .cancelled else { return }
+        guard !Task.isCancelled else { return }
         switch error.code {
-        case .network, .timeout, .unavailable, .server, .tooManyRequests, .untrusted, .unauthorized, .forbidden:
+        case .network, .timeout, .cancelled, .unavailable, .server, .tooManyRequests, .untrusted, .unauthorized,
+            .forbidden:
             // What was seen is still what was: resume.
             break
         default:
