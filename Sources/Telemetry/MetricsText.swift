@@ -27,12 +27,15 @@ public struct MetricsText: Sendable {
         _ kind: Kind, _ name: String, _ help: String, _ values: [(labels: [String: String], value: Double)]
     ) {
         guard !values.isEmpty else { return }
-        text += "# HELP \(prefix)\(name) \(Self.escaped(help, quotes: false))\n# TYPE \(prefix)\(name) \(kind.rawValue)\n"
+        text +=
+            "# HELP \(prefix)\(name) \(Self.escaped(help, quotes: false))\n# TYPE \(prefix)\(name) \(kind.rawValue)\n"
         for (labels, value) in values {
             text += "\(prefix)\(name)"
             if !labels.isEmpty {
                 text += "{"
-                text += labels.sorted { $0.key < $1.key }.map { "\($0.key)=\"\(Self.escaped($0.value, quotes: true))\"" }.joined(separator: ",")
+                text += labels.sorted { $0.key < $1.key }.map {
+                    "\($0.key)=\"\(Self.escaped($0.value, quotes: true))\""
+                }.joined(separator: ",")
                 text += "}"
             }
             text += " \(Self.number(value))\n"

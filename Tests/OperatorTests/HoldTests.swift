@@ -7,7 +7,9 @@ import Testing
 
 /// Nothing is lifted on half of what there is.
 @Suite struct HoldTests {
-    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict) throws -> EncryptionNodeObject.Endpoint {
+    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict) throws
+        -> EncryptionNodeObject.Endpoint
+    {
         let key = key(pod)
         return .init(
             name: "uid-\(key.namespace!)-\(key.name)",
@@ -108,7 +110,8 @@ import Testing
         spec.workloadSelector = .init(labels: ["app": "a"])
         handle(.applied(ServiceEntry(metadata: meta("shop/x"), spec: spec)))
         #expect(inventory.protected().count == 1)
-        let garbage = UndecodableObject(key: key("shop/x"), resourceVersion: "7", problem: "spec.hosts: expected a list")
+        let garbage = UndecodableObject(
+            key: key("shop/x"), resourceVersion: "7", problem: "spec.hosts: expected a list")
         handle(.undecodable(garbage))
         #expect(inventory.protected().count == 1)
         #expect(inventory.holds.contains { $0.contains("shop/x") })

@@ -49,7 +49,9 @@ extension Inventory {
 
     /// Adds or replaces an object.
     public mutating func put<O: Inventoried>(_ object: O) {
-        if O.kind != .policies, kinds[O.kind]?.unreadable.isEmpty == false { kinds[O.kind]?.unreadable[object.key] = nil }
+        if O.kind != .policies, kinds[O.kind]?.unreadable.isEmpty == false {
+            kinds[O.kind]?.unreadable[object.key] = nil
+        }
         O.put(object, into: &self)
     }
 
@@ -90,7 +92,9 @@ extension EndpointSlice: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .endpointSlices }
     /// Adds or replaces one.
-    public static func put(_ object: EndpointSlice, into inventory: inout Inventory) { inventory.put(endpointSlice: object) }
+    public static func put(_ object: EndpointSlice, into inventory: inout Inventory) {
+        inventory.put(endpointSlice: object)
+    }
 }
 
 extension Namespace: Inventoried {
@@ -104,28 +108,36 @@ extension ServiceEntry: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .serviceEntries }
     /// Adds or replaces one.
-    public static func put(_ object: ServiceEntry, into inventory: inout Inventory) { inventory.put(serviceEntry: object) }
+    public static func put(_ object: ServiceEntry, into inventory: inout Inventory) {
+        inventory.put(serviceEntry: object)
+    }
 }
 
 extension VirtualService: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .virtualServices }
     /// Adds or replaces one.
-    public static func put(_ object: VirtualService, into inventory: inout Inventory) { inventory.put(virtualService: object) }
+    public static func put(_ object: VirtualService, into inventory: inout Inventory) {
+        inventory.put(virtualService: object)
+    }
 }
 
 extension DestinationRule: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .destinationRules }
     /// Adds or replaces one.
-    public static func put(_ object: DestinationRule, into inventory: inout Inventory) { inventory.put(destinationRule: object) }
+    public static func put(_ object: DestinationRule, into inventory: inout Inventory) {
+        inventory.put(destinationRule: object)
+    }
 }
 
 extension EncryptionPolicy: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .policies }
     /// Adds or replaces one.
-    public static func put(_ object: EncryptionPolicy, into inventory: inout Inventory) { inventory.put(policy: object) }
+    public static func put(_ object: EncryptionPolicy, into inventory: inout Inventory) {
+        inventory.put(policy: object)
+    }
 }
 
 extension Node: Inventoried {
@@ -146,19 +158,25 @@ extension CiliumEndpoint: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .ciliumEndpoints }
     /// Adds or replaces one.
-    public static func put(_ object: CiliumEndpoint, into inventory: inout Inventory) { inventory.put(ciliumEndpoint: object) }
+    public static func put(_ object: CiliumEndpoint, into inventory: inout Inventory) {
+        inventory.put(ciliumEndpoint: object)
+    }
 }
 
 extension EncryptionNodeObject: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .encryptionNodes }
     /// Adds or replaces one.
-    public static func put(_ object: EncryptionNodeObject, into inventory: inout Inventory) { inventory.put(encryptionNode: object) }
+    public static func put(_ object: EncryptionNodeObject, into inventory: inout Inventory) {
+        inventory.put(encryptionNode: object)
+    }
 }
 
 extension EncryptionEpochObject: Inventoried {
     /// As it says.
     public static var kind: WatchedKind { .epochs }
     /// Adds or replaces one.
-    public static func put(_ object: EncryptionEpochObject, into inventory: inout Inventory) { inventory.put(epoch: object) }
+    public static func put(_ object: EncryptionEpochObject, into inventory: inout Inventory) {
+        inventory.put(epoch: object)
+    }
 }

@@ -39,7 +39,9 @@ public struct AnnotationPlan: Sendable, Hashable {
             decision.why == .enforced
             ? Note(
                 reason: "OptOutOverruled",
-                message: "protected (\(decision.mode?.rawValue ?? "")) although \(PodAnnotation.encrypt) is \"false\": enforced by \(sources)")
+                message:
+                    "protected (\(decision.mode?.rawValue ?? "")) although \(PodAnnotation.encrypt) is \"false\": enforced by \(sources)"
+            )
             : Note(
                 reason: "EncryptionRequested",
                 message: "protected (\(decision.mode?.rawValue ?? "")): asked for by \(sources)")

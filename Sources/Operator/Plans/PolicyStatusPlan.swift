@@ -93,15 +93,18 @@ public struct PolicyStatusPlan: Sendable {
         if !rule.problems.isEmpty {
             let inForce =
                 rule.isEarlier
-                ? "the spec before it stays in force" : "what can be understood is in force, in its stricter meaning, and nothing is lifted until this is right"
+                ? "the spec before it stays in force"
+                : "what can be understood is in force, in its stricter meaning, and nothing is lifted until this is right"
             return Condition(
-                "Accepted", .isFalse, reason: "Invalid", message: "\(rule.problems.joined(separator: "; ")); \(inForce)",
+                "Accepted", .isFalse, reason: "Invalid",
+                message: "\(rule.problems.joined(separator: "; ")); \(inForce)",
                 at: now)
         }
         if rule.wantsHiddenHeaders {
             return Condition(
                 "Accepted", .isFalse, reason: "HeadersHiddenUnsupported",
-                message: "headers: hidden is not built yet: TCP, UDP and ICMP headers stay readable. Payloads of the pods are encrypted all the same",
+                message:
+                    "headers: hidden is not built yet: TCP, UDP and ICMP headers stay readable. Payloads of the pods are encrypted all the same",
                 at: now)
         }
         return Condition("Accepted", .isTrue, reason: "Accepted", message: "the policy is in force", at: now)
@@ -126,12 +129,14 @@ public struct PolicyStatusPlan: Sendable {
         if count.protected < candidates {
             return condition(
                 .isFalse, "Pending",
-                "\(count.protected) of \(candidates) pods are protected; the others wait for an address, for their node, or for the keymgr there\(rest)")
+                "\(count.protected) of \(candidates) pods are protected; the others wait for an address, for their node, or for the keymgr there\(rest)"
+            )
         }
         if translation.works == false {
             return condition(
                 .isFalse, "ServiceTranslation",
-                "traffic between the \(count.protected) pods is encrypted, but connections through ClusterIP services do not work: \(translation.message)\(rest)")
+                "traffic between the \(count.protected) pods is encrypted, but connections through ClusterIP services do not work: \(translation.message)\(rest)"
+            )
         }
         let mode = rule.mode == .strict ? "clear text is dropped" : "clear text is passed and counted"
         return condition(.isTrue, "AllProtected", "all \(count.protected) pods are protected; \(mode)\(rest)")
@@ -147,7 +152,9 @@ public struct PolicyStatusPlan: Sendable {
         if count.overruled > 0 {
             return Condition(
                 "Conflict", .isTrue, reason: "OptOutOverruled",
-                message: "\(count.overruled) pods have \(PodAnnotation.encrypt) \"false\"; the policy is enforced, so they are protected all the same", at: now)
+                message:
+                    "\(count.overruled) pods have \(PodAnnotation.encrypt) \"false\"; the policy is enforced, so they are protected all the same",
+                at: now)
         }
         return Condition("Conflict", .isFalse, reason: "None", message: "nothing contradicts the policy", at: now)
     }

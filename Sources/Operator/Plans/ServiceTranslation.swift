@@ -36,7 +36,9 @@ public struct ServiceTranslation: Sendable, Hashable {
     public var message: String
 
     /// Judges.
-    public static func judge(_ proxies: ServiceProxies, attachMode: OperatorConfiguration.AttachMode) -> ServiceTranslation {
+    public static func judge(_ proxies: ServiceProxies, attachMode: OperatorConfiguration.AttachMode)
+        -> ServiceTranslation
+    {
         if attachMode == .uplink {
             return .init(
                 works: true, reason: "UplinkMode",
@@ -52,26 +54,33 @@ public struct ServiceTranslation: Sendable, Hashable {
             let name = mode.map { "kube-proxy (\($0))" } ?? "kube-proxy"
             let cilium =
                 socket == .hostOnly
-                ? " Cilium's socket load balancing is limited to the host (bpf-lb-sock-hostns-only); pods do not have it." : ""
+                ? " Cilium's socket load balancing is limited to the host (bpf-lb-sock-hostns-only); pods do not have it."
+                : ""
             return .init(
                 works: false, reason: "KubeProxy",
-                message: "\(name) replaces addresses of services after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Use Cilium with kube-proxy replacement, or headless services, or a mesh whose proxies choose pods themselves.\(cilium)"
+                message:
+                    "\(name) replaces addresses of services after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Use Cilium with kube-proxy replacement, or headless services, or a mesh whose proxies choose pods themselves.\(cilium)"
             )
         }
         if socket == .hostOnly {
             return .init(
                 works: false, reason: "HostOnlySocketLoadBalancing",
-                message: "Cilium's socket load balancing is limited to the host (bpf-lb-sock-hostns-only: true), so addresses of services are replaced after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Turn bpf-lb-sock-hostns-only off."
+                message:
+                    "Cilium's socket load balancing is limited to the host (bpf-lb-sock-hostns-only: true), so addresses of services are replaced after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Turn bpf-lb-sock-hostns-only off."
             )
         }
         guard proxies.kubeProxy != .unknown, proxies.isCiliumKnown else {
             return .init(
                 works: nil, reason: "CannotTell",
-                message: "it could not be found out who replaces addresses of services: the operator needs to read the ConfigMaps kube-proxy and cilium-config and the DaemonSet kube-proxy in kube-system")
+                message:
+                    "it could not be found out who replaces addresses of services: the operator needs to read the ConfigMaps kube-proxy and cilium-config and the DaemonSet kube-proxy in kube-system"
+            )
         }
         return .init(
             works: nil, reason: "NotDetected",
-            message: "neither kube-proxy nor Cilium's kube-proxy replacement was found. If addresses of services are replaced on the node and not at the pod's socket, connections of protected pods to ClusterIP services fail; traffic between pods works and is encrypted")
+            message:
+                "neither kube-proxy nor Cilium's kube-proxy replacement was found. If addresses of services are replaced on the node and not at the pod's socket, connections of protected pods to ClusterIP services fail; traffic between pods works and is encrypted"
+        )
     }
 
     private enum Socket {

@@ -47,7 +47,9 @@ extension LeaderSession {
         } catch {
             logger.error(
                 "the cluster's object cannot be read",
-                metadata: ["key": "\(ClusterConfigMap.name)/\(ClusterConfigMap.clusterKey)", "why": "\(error.description)"])
+                metadata: [
+                    "key": "\(ClusterConfigMap.name)/\(ClusterConfigMap.clusterKey)", "why": "\(error.description)",
+                ])
             guard let cluster = await newCluster() else { return false }
             map.data = map.data ?? [:]
             map.data?[ClusterConfigMap.clusterKey] = text(cluster)

@@ -149,7 +149,9 @@ extension LeaderSession {
             keeper.newest = number
             board.count(.epochs, isSuccess: true)
             board.update { $0.kmsError = nil }
-            say("opened epoch \(number), wrapped by version \(blob.kekVersion): \(text(reason))", &keeper, level: .notice)
+            say(
+                "opened epoch \(number), wrapped by version \(blob.kekVersion): \(text(reason))", &keeper,
+                level: .notice)
             recorder.record(
                 .normal, regarding: ObjectReference(created), reason: "EpochOpened", action: "Open",
                 note: "epoch \(number), wrapped by version \(blob.kekVersion) of the KEK: \(text(reason))")

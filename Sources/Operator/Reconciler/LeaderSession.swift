@@ -128,7 +128,8 @@ final class LeaderSession: Sendable {
             logger.notice("everything is known again: what nobody asks for is lifted")
         } else {
             logger.warning(
-                "nothing is lifted until everything is known again", metadata: ["why": "\(holds.joined(separator: "; "))"])
+                "nothing is lifted until everything is known again",
+                metadata: ["why": "\(holds.joined(separator: "; "))"])
         }
         return holds
     }

@@ -142,7 +142,8 @@ public final class Operator: Sendable {
             })
         text.add(.gauge, "kms_healthy", "Whether the KMS answered well last time.", status.kmsError == nil ? 1 : 0)
         text.add(
-            .gauge, "service_translation", "1: services work between protected pods; 0: they do not; -1: nobody can tell.",
+            .gauge, "service_translation",
+            "1: services work between protected pods; 0: they do not; -1: nobody can tell.",
             status.translation.works.map { $0 ? 1 : 0 } ?? -1)
         text.add(
             .counter, "writes_total", "Writes of objects.",
@@ -156,7 +157,8 @@ public final class Operator: Sendable {
             text.add(
                 .gauge, "queue", "Objects that wait to be written.",
                 [
-                    (["target": "pods"], Double(session.pods.count)), (["target": "nodes"], Double(session.nodes.count)),
+                    (["target": "pods"], Double(session.pods.count)),
+                    (["target": "nodes"], Double(session.nodes.count)),
                     (["target": "new_nodes"], Double(session.creations.count)),
                 ])
         }
@@ -165,5 +167,7 @@ public final class Operator: Sendable {
 }
 
 extension EpochDecision.State {
-    fileprivate static let allKnown: [EpochDecision.State] = [.waiting, .prepared, .active, .retiring, .ended, .expired]
+    fileprivate static let allKnown: [EpochDecision.State] = [
+        .waiting, .prepared, .active, .retiring, .ended, .expired,
+    ]
 }

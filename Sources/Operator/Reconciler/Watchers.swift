@@ -25,7 +25,9 @@ struct Watchers: Sendable {
             follow(EncryptionPolicy.self, &group)
             follow(EncryptionNodeObject.self, &group)
             follow(EncryptionEpochObject.self, &group)
-            group.addTask { await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) } }
+            group.addTask {
+                await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) }
+            }
             group.addTask { await followWhenServed(ServiceEntry.self) }
             group.addTask { await followWhenServed(VirtualService.self) }
             group.addTask { await followWhenServed(DestinationRule.self) }
@@ -79,7 +81,8 @@ struct Watchers: Sendable {
                     let grace = hasSeen ? absence.later : absence.start
                     if clock.now() - since >= grace {
                         if following != nil {
-                            logger.notice("the server has no such kind any more", metadata: ["resource": "\(O.resource.plural)"])
+                            logger.notice(
+                                "the server has no such kind any more", metadata: ["resource": "\(O.resource.plural)"])
                         }
                         following?.task.cancel()
                         following = nil

@@ -37,7 +37,8 @@ struct MeshCompiler {
         let ask = Ask(source: "\(reference)", mode: .strict)
         var services: Set<ServiceName> = []
         for host in entry.hosts {
-            services.formUnion(resolve(HostName(host, namespace: namespace, clusterDomain: input.clusterDomain), from: namespace))
+            services.formUnion(
+                resolve(HostName(host, namespace: namespace, clusterDomain: input.clusterDomain), from: namespace))
         }
         if let labels = entry.workloadLabels {
             rules.workloads[namespace, default: []].append(.init(labels: labels, ask: ask))
@@ -86,7 +87,8 @@ struct MeshCompiler {
             if found.isEmpty, !index.has(host, from: namespace, input.clusterDomain) {
                 outcome.warn(
                     "HostMatchesNothing",
-                    "destination \(destination.host): \(explain(host, from: namespace)); no pod is protected for its sake")
+                    "destination \(destination.host): \(explain(host, from: namespace)); no pod is protected for its sake"
+                )
             }
             services.formUnion(found)
             for service in found {
@@ -118,7 +120,8 @@ struct MeshCompiler {
 
     /// Labels that narrow a service to a destination's pods; one nil: all pods.
     private func subsets(
-        _ destination: VirtualServiceFacts.Destination, of service: ServiceName, _ host: HostName, from namespace: String,
+        _ destination: VirtualServiceFacts.Destination, of service: ServiceName, _ host: HostName,
+        from namespace: String,
         _ outcome: inout MeshOutcome
     ) -> [[String: String]?] {
         guard let name = destination.subset, !name.isEmpty else { return [nil] }
@@ -167,7 +170,8 @@ struct MeshCompiler {
 
     /// A service, and the ones that it is another name for.
     private func follow(_ name: ServiceName, from namespace: String, into found: inout Set<ServiceName>) {
-        guard let service = input.services[name], !found.contains(name), found.count < 1000 || service.externalName == nil,
+        guard let service = input.services[name], !found.contains(name),
+            found.count < 1000 || service.externalName == nil,
             isExported(service.exportTo, from: name.namespace ?? "", to: namespace)
         else { return }
         found.insert(name)
