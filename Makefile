@@ -9,14 +9,14 @@ DEBIAN_PACKAGES := bpftool ca-certificates ethtool iperf3 iproute2 iputils-ping 
 	linux-libc-dev make openssl pkg-config procps python3 python3-venv tcpdump zlib1g-dev
 # For virtual machines with other kernels.
 KERNEL_TEST_PACKAGES := binutils busybox-static cpio dash kmod qemu-system-x86 util-linux
-PYPI_PACKAGES := cryptography cryptography_vectors pytest
+PYPI_PACKAGES := cryptography cryptography_vectors pytest pyyaml
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SWIFT_SOURCES := Sources Tests Plugins Package.swift Benchmarks/Sources Benchmarks/Tests Benchmarks/Package.swift
 TEST_LOG := .build/test.log
 KMS_LOG := .build/test-kms.log
 
-.PHONY: help setup setup-kms build release test test-kms test-e2e test-kernels demo rss fmt check clean
+.PHONY: help setup setup-kms build release test test-kms test-kube test-e2e test-kernels demo demo-kube rss fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,20 @@ test-kms: .venv-kms/ready ## run the KMS tests with everything: servers, officia
 	@grep -aE '^(SERVER|FLEET|SIGV4|OFFICIAL|CANARY)' $(KMS_LOG)
 	@grep -aE 'Test run with' $(KMS_LOG) | tail -1
 
+KUBE_LOG := .build/test-kube.log
+
+test-kube: setup ## run everything about Kubernetes: API client, operator, agent, and the whole on an API server stand-in (needs root)
+	@mkdir -p .build
+	swift build --build-tests
+	swift test --skip-build --filter '^(KubernetesTests|OperatorTests)\.|^AgentTests\.|EndToEnd/KubernetesTests' 2>&1 < /dev/null \
+		| tee $(KUBE_LOG)
+	@echo; grep -a '^CNI 100 pods' $(KUBE_LOG) || echo "The test with 100 pods did not run: it needs root"
+	@grep -aE 'Test run with' $(KUBE_LOG) | tail -1
+
+demo-kube: setup ## Kubernetes: a VirtualService, annotated pods, encrypted traffic, pods that start, and the end of it
+	swift build
+	$(SUDO) .build/debug/xdp-encryptor demo --kubernetes < /dev/null
+
 demo: setup ## two nodes with a pod each, real packets, a capture, and an independent decoder (KMS=aws|gcp|azure|openbao)
 	swift build
 	$(if $(filter-out local,$(KMS)),$(MAKE) -s setup-kms)
@@ -108,9 +122,10 @@ fmt: ## format the Swift sources
 
 check: ## complain about Swift sources that `make fmt` would change, and about shell scripts that do not parse
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
-	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run}; do bash -n "$$script"; done
+	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run} deploy/images/build; do bash -n "$$script"; done
 
 include Benchmarks/bench.mk
+include deploy/deploy.mk
 
 clean: ## remove what was built; packages stay
 	rm -rf .build Benchmarks/.build

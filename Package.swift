@@ -80,7 +80,8 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Secrets", "Netlink", logging, lifecycle,
+                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Netlink", logging,
+                lifecycle,
             ],
             swiftSettings: swiftSettings),
 
@@ -101,7 +102,8 @@ let package = Package(
         .executableTarget(
             name: "keymgr",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "KMS", "Secrets", "Telemetry", arguments, logging, lifecycle, signals,
+                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry", arguments, logging,
+                lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
@@ -145,7 +147,7 @@ let package = Package(
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",
-            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Netlink", "Secrets"],
+            dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Netlink", "Secrets"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["Lab", "Netlink", "Datapath", "Keys", "Secrets"],

@@ -2,14 +2,17 @@ internal import Cluster
 public import Datapath
 internal import Glibc
 public import KMS
-internal import Keys
+public import Keys
 public import Logging
 public import ServiceLifecycle
 internal import Synchronization
 
-/// The daemon: watches the cluster directory, asks the KMS for DEKs, and reconciles at every change, and every few seconds.
+/// The daemon: follows the cluster's objects, asks the KMS for DEKs, and reconciles at every change, and every few seconds.
 public actor Agent: Service {
     private let configuration: AgentConfiguration
+    private let node: String
+    private let nodeID: NodeID
+    private let source: any ClusterSource
     private let datapath: any DatapathControl
     private let kms: any KeyManagementService
     private let directory: RuntimeDirectory
@@ -18,13 +21,16 @@ public actor Agent: Service {
     private let inbox = Inbox()
     private var reconciler: Reconciler?
     private var epochFloor: Epoch = 0
+    private var adopted: Set<Epoch> = []
     private var shownProblems: Set<Problem> = []
     private var writtenStatus: AgentStatus?
     private var writtenLeases: [DEKLifecycle.Lease] = []
 
     /// What has arrived from outside and was not looked at yet.
     private final class Inbox: Sendable {
-        let snapshot = Mutex<Snapshot?>(nil)
+        let reading = Mutex<Reading?>(nil)
+        /// What is being reconciled.
+        let current = Mutex<Reading?>(nil)
         let wakes: AsyncStream<Void>
         let wake: AsyncStream<Void>.Continuation
 
@@ -33,29 +39,49 @@ public actor Agent: Service {
         }
     }
 
+    /// Makes a daemon that works on a cluster directory; nothing happens before `run`. The caller holds the runtime directory's lock.
+    public init(
+        configuration: AgentConfiguration, directory path: String, node: String, nodeID: NodeID,
+        datapath: any DatapathControl, kms: any KeyManagementService, directory: RuntimeDirectory, logger: Logger
+    ) {
+        self.init(
+            configuration: configuration, source: DirectoryClusterSource(path: path, node: node), node: node,
+            nodeID: nodeID, datapath: datapath, kms: kms, directory: directory, logger: logger)
+    }
+
     /// Makes a daemon; nothing happens before `run`. The caller holds the runtime directory's lock.
     public init(
-        configuration: AgentConfiguration, datapath: any DatapathControl, kms: any KeyManagementService,
-        directory: RuntimeDirectory, logger: Logger
+        configuration: AgentConfiguration, source: any ClusterSource, node: String, nodeID: NodeID,
+        datapath: any DatapathControl, kms: any KeyManagementService, directory: RuntimeDirectory, logger: Logger
     ) {
         self.configuration = configuration
+        self.source = source
+        self.node = node
+        self.nodeID = nodeID
         self.datapath = datapath
         self.kms = kms
         self.directory = directory
         self.logger = logger
     }
 
+    /// What was written to status.json last; nil as long as nothing was read.
+    public var status: AgentStatus? { writtenStatus }
+
     /// Works until it is cancelled or shut down. The datapath stays as it is then.
     public func run() async throws {
         let inbox = inbox
-        let source = try DirectorySource(path: configuration.clusterDirectory) { snapshot in
-            inbox.snapshot.withLock { $0 = snapshot }
-            inbox.wake.yield()
-        }
-        defer { source.stop() }
-        let keeper = DEKKeeper(kms: kms, policy: configuration.kms.lifecycle, adopted: try adoptedLeases())
+        let source = source
+        let leases = try adoptedLeases()
+        adopted = Set(leases.keys)
+        let keeper = DEKKeeper(kms: kms, policy: configuration.kms.lifecycle, adopted: leases)
 
         try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                try await source.run { reading in
+                    inbox.reading.withLock { $0 = reading }
+                    inbox.wake.yield()
+                }
+            }
             group.addTask { await keeper.run() }
             group.addTask { for await _ in keeper.changes { inbox.wake.yield() } }
             group.addTask { await self.reconcileOnWakes(keeper) }
@@ -66,8 +92,8 @@ public actor Agent: Service {
 
     private func reconcileOnWakes(_ keeper: DEKKeeper) async {
         for await _ in inbox.wakes.cancelOnGracefulShutdown() {
-            guard let snapshot = inbox.snapshot.withLock({ $0 }) else { continue }
-            let pause = await reconcile(snapshot, keeper)
+            guard let reading = inbox.reading.withLock({ $0 }) else { continue }
+            let pause = await reconcile(reading, keeper)
             let alarm = inbox.wake
             timer?.cancel()
             timer = Task {
@@ -87,22 +113,30 @@ public actor Agent: Service {
     }
 
     /// Reconciles once and says how long to wait at most before the next time.
-    private func reconcile(_ snapshot: Snapshot, _ keeper: DEKKeeper) async -> Duration {
+    private func reconcile(_ reading: Reading, _ keeper: DEKKeeper) async -> Duration {
         let now = Timestamp.now()
+        let snapshot = reading.snapshot
         if reconciler == nil { reconciler = makeReconciler(snapshot) }
         guard var reconciler else { return .seconds(1) }
 
         var problems = snapshot.problems
         let live = liveEpochs(snapshot, reconciler.published, now)
-        await keeper.want(wrappedDEKs(live, snapshot, &problems), nodes: snapshot.nodes.count)
+        // Without the cluster's object nothing is known: leases of an earlier run go on.
+        if snapshot.cluster != nil {
+            await keeper.want(wrappedDEKs(live, snapshot, &problems), nodes: snapshot.nodes.count)
+        }
         for epoch in live {
             if let dek = await keeper.dek(epoch) { keyring.add(dek, epoch: epoch) }
         }
         var lapsed: Set<Epoch> = []
-        for epoch in live where await !keeper.isUsable(epoch) { lapsed.insert(epoch) }
+        // Leases end while the cluster cannot be read, too.
+        for epoch in snapshot.cluster == nil ? adopted.sorted() : live where await !keeper.isUsable(epoch) {
+            lapsed.insert(epoch)
+        }
         keyring.keep(only: live.filter { !lapsed.contains($0) })
 
-        let report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
+        inbox.current.withLock { $0 = reading }
+        var report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
         self.reconciler = reconciler
         epochFloor = report.state?.epochFloor ?? epochFloor
         for change in report.changes { logger.info("done", metadata: ["change": "\(change)"]) }
@@ -113,6 +147,9 @@ public actor Agent: Service {
             let severity: Problem.Severity = kmsStatus.severity <= .warning ? .warning : .error
             problems.insert(Problem(severity, "kms", error.description))
         }
+        problems = Set(problems.map(source.describe))
+        report.problems = problems
+        source.reconciled(report, reading, published: reconciler.published)
         show(problems)
         write(report, snapshot, problems, kmsStatus.sentence, now)
         let leases = await keeper.leases
@@ -130,23 +167,22 @@ public actor Agent: Service {
     }
 
     private func makeReconciler(_ snapshot: Snapshot) -> Reconciler {
-        let (directory, name) = (directory, configuration.node)
-        let writer = DirectoryWriter(path: configuration.clusterDirectory)
+        let (directory, source, inbox) = (directory, source, inbox)
         // The copy here is what was published in this boot; the cluster's copy may be older, or somebody else's.
-        let published = directory.published ?? snapshot.nodes[name]
+        let published = directory.published ?? snapshot.nodes[node]
         return Reconciler(
-            name: name, nodeID: configuration.nodeID, lanes: UInt32(max(1, sysconf(Int32(_SC_NPROCESSORS_CONF)))),
+            name: node, nodeID: nodeID, lanes: UInt32(max(1, sysconf(Int32(_SC_NPROCESSORS_CONF)))),
             datapath: datapath, published: published
         ) { node in
             try directory.write(node)
-            try writer.write(node, name: name)
+            if let reading = inbox.current.withLock({ $0 }) { try source.publish(node, reading) }
         }
     }
 
     private func liveEpochs(_ snapshot: Snapshot, _ published: EncryptionNode?, _ now: Timestamp) -> [Epoch] {
         guard let cluster = snapshot.cluster else { return [] }
         var nodes = snapshot.nodes
-        nodes[configuration.node] = published
+        nodes[node] = published
         return EpochDecision.decide(cluster: cluster, epochs: snapshot.epochs, nodes: Array(nodes.values), now: now)
             .live
     }
@@ -184,19 +220,19 @@ public actor Agent: Service {
     private func write(
         _ report: Reconciler.Report, _ snapshot: Snapshot, _ problems: Set<Problem>, _ kms: String, _ now: Timestamp
     ) {
-        let published = reconciler?.published
+        let (published, own) = (reconciler?.published, node)
         var nodes = snapshot.nodes
-        nodes[configuration.node] = published
+        nodes[node] = published
         let slots = (report.state?.peers ?? [:]).reduce(into: [:]) { $0[$1.value.nodeID] = $1 }
         var status = AgentStatus(
-            node: configuration.node, nodeID: configuration.nodeID, process: getpid(),
+            node: node, nodeID: nodeID, process: getpid(),
             updated: writtenStatus?.updated ?? now,
             epochs: AgentStatus.epochs(snapshot.epochs, states: report.decision.states, nodes: nodes),
-            peers: snapshot.nodes.filter { $0.key != configuration.node }.sorted { $0.key < $1.key }.map { name, node in
+            peers: snapshot.nodes.filter { $0.key != own }.sorted { $0.key < $1.key }.map { name, node in
                 AgentStatus.PeerStatus(
                     name: name, nodeID: node.id, slot: slots[node.id]?.key,
                     acknowledged: slots[node.id]?.value.acknowledged ?? 0,
-                    epochs: node.applied[configuration.node]?.epochs ?? [],
+                    epochs: node.applied[own]?.epochs ?? [],
                     isApplied: published?.applied[name].map {
                         $0.incarnation == node.incarnation && $0.revision == node.revision
                     } ?? false)

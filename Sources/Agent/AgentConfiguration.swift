@@ -5,12 +5,14 @@ public import Keys
 
 /// The daemon's configuration file. docs/configuration.md has every key.
 public struct AgentConfiguration: Sendable, Hashable, Codable {
-    /// Our node's name.
-    public var node: String
-    /// Our node's number, 1 to 2^24 - 1, unique in the cluster.
-    public var nodeID: NodeID
-    /// Where the cluster's objects are.
-    public var clusterDirectory: String
+    /// Our node's name. The environment variable NODE_NAME when it is not there.
+    public var node: String?
+    /// Our node's number, 1 to 2^24 - 1, unique in the cluster. Kubernetes: our EncryptionNode has it.
+    public var nodeID: NodeID?
+    /// Where the cluster's objects are: a directory. Either this or `cluster`.
+    public var clusterDirectory: String?
+    /// Where the cluster's objects are: Kubernetes.
+    public var cluster: KubernetesConfiguration?
     /// Who unwraps DEKs.
     public var kms: KMSConfiguration
     /// Folder of the pins, on a BPF file system. /sys/fs/bpf/xdp-encryptor when it is not there.
@@ -21,6 +23,8 @@ public struct AgentConfiguration: Sendable, Hashable, Codable {
     public var replayWindow: UInt32?
     /// trace, debug, info, notice, warning, error, critical. info when it is not there.
     public var logLevel: String?
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, such as 127.0.0.1:9401; nowhere when it is not there.
+    public var listen: String?
 
     /// Makes a configuration with the defaults.
     public init(node: String, nodeID: NodeID, clusterDirectory: String, kms: KMSConfiguration) {
@@ -29,14 +33,53 @@ public struct AgentConfiguration: Sendable, Hashable, Codable {
         self.clusterDirectory = clusterDirectory
         self.kms = kms
     }
+
+    /// Makes a configuration for Kubernetes with the defaults.
+    public init(node: String?, cluster: KubernetesConfiguration, kms: KMSConfiguration) {
+        self.node = node
+        self.cluster = cluster
+        self.kms = kms
+    }
 }
 
 extension AgentConfiguration: Checked {
     /// Lock, status, the record of what was changed in pods.
     public var runtime: String { runtimeDirectory ?? "/run/xdp-encryptor" }
 
+    /// Where the cluster's objects come from.
+    public enum Source: Sendable, Hashable {
+        /// A directory, and our node's number.
+        case directory(String, nodeID: NodeID)
+        /// An API server.
+        case kubernetes(KubernetesConfiguration)
+    }
+
+    /// Where the cluster's objects come from. Exactly one place is named, once it has been checked.
+    public var source: Source? {
+        if let cluster { return .kubernetes(cluster) }
+        guard let clusterDirectory, let nodeID else { return nil }
+        return .directory(clusterDirectory, nodeID: nodeID)
+    }
+
+    /// Our node's name: from the file, or from NODE_NAME.
+    public func nodeName(environment: [String: String]) throws(ConfigurationError) -> String {
+        guard let name = node ?? environment["NODE_NAME"], !name.isEmpty else {
+            throw ConfigurationError(
+                description: "node: is missing; give this node's name there or in the environment variable NODE_NAME")
+        }
+        do throws(InvalidValue) {
+            try checkName(name, "node")
+        } catch {
+            throw ConfigurationError(description: "\(error.key): \(error.problem)")
+        }
+        return name
+    }
+
+    /// Folder of the pins.
+    public var pins: String { pinPath ?? Datapath.Options(nodeID: 1).pinPath }
+
     /// What the datapath is set up with.
-    public var datapath: Datapath.Options {
+    public func datapath(nodeID: NodeID) -> Datapath.Options {
         var options = Datapath.Options(nodeID: nodeID)
         options.pinPath = pinPath ?? options.pinPath
         options.stateDirectory = runtime
@@ -46,10 +89,25 @@ extension AgentConfiguration: Checked {
 
     /// Throws for the first value that cannot be.
     public func check() throws(InvalidValue) {
-        try checkName(node, "node")
-        try checkNodeID(nodeID, "nodeID")
+        if let node { try checkName(node, "node") }
+        if let nodeID { try checkNodeID(nodeID, "nodeID") }
+        switch (clusterDirectory, cluster) {
+        case (nil, nil):
+            throw InvalidValue(
+                "clusterDirectory",
+                "is missing; expected the path of a cluster directory, or \"cluster\": {\"source\": \"kubernetes\"}")
+        case (.some, .some):
+            throw InvalidValue("cluster", "stands beside clusterDirectory; expected one of the two")
+        case (.some, nil):
+            if nodeID == nil { throw InvalidValue("nodeID", "is missing; expected this node's number") }
+        case (nil, .some(let cluster)):
+            if nodeID != nil {
+                throw InvalidValue("nodeID", "is not for Kubernetes: the operator gives numbers to nodes; leave it out")
+            }
+            try cluster.check()
+        }
         for (key, path) in [
-            ("clusterDirectory", clusterDirectory), ("pinPath", pinPath ?? "/"),
+            ("clusterDirectory", clusterDirectory ?? "/"), ("pinPath", pinPath ?? "/"),
             ("runtimeDirectory", runtimeDirectory ?? "/"),
         ] where path.utf8.first != UInt8(ascii: "/") || path.utf8.contains(0) {
             throw InvalidValue(key, "\"\(path)\" is no absolute path; expected one that begins with /")

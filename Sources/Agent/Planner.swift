@@ -219,7 +219,7 @@ private struct Planner {
             let pod = PodInterface(
                 name: name, networkNamespace: endpoint.networkNamespace, interface: endpoint.interface)
             let attachment = observed.attachments[name]
-            if let attachment, attachment.pod != pod { attaches.append(.detach(name)) }
+            // One that is attached elsewhere is let go by `attach`, unless it is the same interface by another path.
             if attachment?.isWhole != true || attachment?.pod != pod { attaches.append(.attach(pod)) }
             let isReady = attachment?.isWhole == true && attachment?.pod == pod && holdsKeys
             for address in endpoint.addresses {

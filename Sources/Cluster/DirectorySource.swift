@@ -103,26 +103,3 @@ public final class DirectorySource: Sendable {
         while read(state.inotify, &buffer, buffer.count) > 0 {}
     }
 }
-
-/// Runs a closure on a detached thread of its own. Returns 0 or an errno.
-private func startThread(_ body: @escaping @Sendable () -> Void) -> Int32 {
-    final class Body {
-        let run: @Sendable () -> Void
-        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-    }
-    var attributes = pthread_attr_t()
-    pthread_attr_init(&attributes)
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setstacksize(&attributes, 512 << 10)
-    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    let argument = Unmanaged.passRetained(Body(body))
-    var thread = pthread_t()
-    let error = pthread_create(
-        &thread, &attributes,
-        { argument in
-            if let argument { Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run() }
-            return nil
-        }, argument.toOpaque())
-    if error != 0 { argument.release() }
-    return error
-}

@@ -51,12 +51,17 @@ extension Attacher {
         try Self.check(name: pod.name)
         let wasLinked = try Files.list(pins.linkFolder(pod.name)).count == PodHook.allCases.count
         let device = try PodDevice(pod)
-        if let record = try records.read(pod.name),
-            record.namespace != device.namespace.identity || record.podIndex != device.podIndex
-                || record.hostIndex != device.hostIndex || record.pod != pod
-        {
-            // Another pod had this name.
-            try detach(name: pod.name)
+        if var record = try records.read(pod.name) {
+            if record.namespace != device.namespace.identity || record.podIndex != device.podIndex
+                || record.hostIndex != device.hostIndex
+            {
+                // Another pod had this name.
+                try detach(name: pod.name)
+            } else if record.pod != pod {
+                // The same interface by another path: the programs stay, so that not a packet passes without them.
+                record.pod = pod
+                try records.write(record)
+            }
         }
         do throws(DatapathError) {
             try prepare(device)
@@ -168,6 +173,16 @@ extension Attacher {
     /// Names of everything that is attached, wholly or in part.
     func names() throws(DatapathError) -> [String] {
         Set(try pins.linkedPods()).union(try records.pods()).sorted()
+    }
+
+    /// Whether the interface that a pod's programs are attached to is still there, wherever its namespace is.
+    func hasLiveLinks(name: String) -> Bool {
+        PodHook.allCases.contains { hook in
+            guard let link = try? BPFLink(pinned: pins.link(hook, pod: name)), let info = try? link.info() else {
+                return false
+            }
+            return info.interfaceIndex != 0
+        }
     }
 
     /// Undoes `attach`, in the opposite order. What has gone with its namespace is let go.

@@ -113,6 +113,9 @@ extension Datapath {
         try exclusively { () throws(DatapathError) in try attacher.detach(name: name) }
     }
 
+    /// Whether the interface that a pod's programs are attached to is still there: also when its namespace cannot be found.
+    public func hasLiveLinks(name: String) -> Bool { attacher.hasLiveLinks(name: name) }
+
     private func exclusively<R: Sendable>(_ body: () throws(DatapathError) -> R) throws(DatapathError) -> R {
         let outcome = attaching.withLock { _ -> Result<R, DatapathError> in
             do throws(DatapathError) {

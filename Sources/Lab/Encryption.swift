@@ -94,7 +94,7 @@ public final class Encryption: Sendable {
     }
 
     /// The folder with both programs: beside this one, or the repository's debug build.
-    private static func findPrograms() throws -> String {
+    static func findPrograms() throws -> String {
         var buffer = [CChar](repeating: 0, count: 4096)
         let length = readlink("/proc/self/exe", &buffer, buffer.count - 1)
         let own = String(decoding: buffer[..<max(0, length)].map { UInt8(bitPattern: $0) }, as: UTF8.self)

@@ -34,9 +34,9 @@ public struct Verdicts: Sendable, Equatable {
     }
 }
 
-extension Encryption {
-    /// A node's counters as they are now.
-    public func verdicts(_ node: Lab.Node) throws -> Verdicts {
+extension Lab {
+    /// The counters of a datapath as they are now.
+    public func verdicts(pins: String) throws -> Verdicts {
         struct Entry: Decodable {
             struct Formatted: Decodable {
                 struct Value: Decodable {
@@ -48,7 +48,7 @@ extension Encryption {
             }
             var formatted: Formatted
         }
-        let output = try lab.require(["bpftool", "-j", "map", "dump", "pinned", try pinned("verdicts", node)])
+        let output = try require(["bpftool", "-j", "map", "dump", "pinned", try pinned("verdicts", pins: pins)])
         var packets: [String: Int] = [:]
         for entry in try JSONDecoder().decode([Entry].self, from: Data(output.utf8)) {
             let count = entry.formatted.values.reduce(0) { $0 + $1.value.packets }
@@ -57,13 +57,21 @@ extension Encryption {
         return Verdicts(packets: packets)
     }
 
-    /// The path of a node's pinned map.
-    public func pinned(_ map: String, _ node: Lab.Node) throws -> String {
-        guard let path = allPins(node).first(where: { $0.hasSuffix("/" + map) }) else {
-            throw LabError("no map \(map) is pinned under \(pins(node)), only \(allPins(node))")
+    /// The path of a pinned map.
+    public func pinned(_ map: String, pins: String) throws -> String {
+        guard let path = files(under: pins).first(where: { $0.hasSuffix("/" + map) }) else {
+            throw LabError("no map \(map) is pinned under \(pins), only \(files(under: pins))")
         }
         return path
     }
+}
+
+extension Encryption {
+    /// A node's counters as they are now.
+    public func verdicts(_ node: Lab.Node) throws -> Verdicts { try lab.verdicts(pins: pins(node)) }
+
+    /// The path of a node's pinned map.
+    public func pinned(_ map: String, _ node: Lab.Node) throws -> String { try lab.pinned(map, pins: pins(node)) }
 
     /// The paths of everything that a node has pinned.
     public func allPins(_ node: Lab.Node) -> [String] { files(under: pins(node)) }

@@ -71,13 +71,18 @@ public struct RouteSocket {
         public var interfaceIndex: Int32
     }
 
-    /// All addresses of a device.
-    public mutating func addresses(interfaceIndex: Int32) throws(NetlinkError) -> [Address] {
+    /// All addresses of all devices.
+    public mutating func addresses() throws(NetlinkError) -> [Address] {
         var payload = Payload()
         payload.append(ifaddrmsg())
         return try transport.exchange(
             type: UInt16(RTM_GETADDR), flags: NLM_F_DUMP, payload: payload.bytes, operation: "list addresses"
-        ).compactMap { Self.address($0) }.filter { $0.interfaceIndex == interfaceIndex }
+        ).compactMap { Self.address($0) }
+    }
+
+    /// All addresses of a device.
+    public mutating func addresses(interfaceIndex: Int32) throws(NetlinkError) -> [Address] {
+        try addresses().filter { $0.interfaceIndex == interfaceIndex }
     }
 
     private static func address(_ payload: ArraySlice<UInt8>) -> Address? {

@@ -31,11 +31,16 @@ struct DemoCommand: ParsableCommand {
         help: "Keep the KEK in a KMS that make demo KMS=... has started, and rotate it: aws, gcp, azure or openbao.")
     var kms: String?
 
+    @Flag(
+        help: "On Kubernetes: operator and two keymgrs on an API server stand-in, a VirtualService, pods that start.")
+    var kubernetes = false
+
     func run() throws {
         let started = ContinuousClock.now
         func progress(_ line: String) {
             say("[\((ContinuousClock.now - started).components.seconds) s] \(line)")
         }
+        if kubernetes { return try runKubernetes(progress) }
         do {
             let servers = try kms.map { try KMSServers(provider: $0) }
             progress("bringing up two nodes with a pod each")
@@ -44,6 +49,37 @@ struct DemoCommand: ParsableCommand {
             let result = try Demo(lab, servers: servers, progress: progress).run()
             progress("done")
             print(output == .json ? json(result) : text(result))
+            fflush(nil)
+            if keep { lookAround(lab) }
+            guard result.succeeded else { throw ExitCode(1) }
+        } catch let error as LabError {
+            say("xdp-encryptor demo: \(error)")
+            throw ExitCode(1)
+        }
+    }
+
+    private func runKubernetes(_ progress: @escaping (String) -> Void) throws {
+        do {
+            progress("bringing up two nodes with a pod each")
+            let lab = try Lab()
+            defer { lab.tearDown() }
+            let result = try KubernetesDemo(lab, progress: progress).run()
+            progress("done")
+            switch output {
+            case .text:
+                print(
+                    "\n"
+                        + result.expectations.map { "  \($0.holds ? "ok  " : "FAIL") \($0.what)" }.joined(
+                            separator: "\n"))
+            case .json:
+                print(
+                    """
+                    {"ok":\(result.succeeded),"before_in_clear":\(result.before),"verified":\(result.encrypted.verified),\
+                    "marker_in_clear":\(result.encrypted.markerOnWire),"pods_started":\(result.started.started),\
+                    "start_marker_in_clear":\(result.starting.markerOnWire),"without_plugin_in_clear":\(result.withoutPlugin),\
+                    "after_in_clear":\(result.after)}
+                    """)
+            }
             fflush(nil)
             if keep { lookAround(lab) }
             guard result.succeeded else { throw ExitCode(1) }

@@ -27,5 +27,15 @@ struct XDPEncryptor: AsyncParsableCommand {
             KeysCommand.self,
             EpochCommand.self,
             DemoCommand.self,
+            CNICommand.self,
         ])
+
+    /// Container runtimes start plugins without arguments.
+    static func main() async {
+        if CNICommand.isPlugin(arguments: CommandLine.arguments, environment: environment()) {
+            await main(["cni"])
+        } else {
+            await main(nil)
+        }
+    }
 }

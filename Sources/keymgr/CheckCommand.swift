@@ -3,13 +3,15 @@ import ArgumentParser
 import Cluster
 import KMS
 import Keys
+import Kubernetes
+import Logging
 
 /// `ebpf-xdp-keymgr check`.
 struct CheckCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check",
         abstract:
-            "Reads the configuration and the cluster directory, asks the KMS, and says what is wrong. Changes nothing.",
+            "Reads the configuration and the cluster's objects, asks the KMS, and says what is wrong. Changes nothing.",
         discussion: """
             EXAMPLE
               ebpf-xdp-keymgr check --config /etc/xdp-encryptor/keymgr.json
@@ -28,21 +30,40 @@ struct CheckCommand: AsyncParsableCommand {
         } catch {
             throw Exit.configuration("\(file.path): \(error.message)")
         }
+        let setup: Setup
+        do throws(ConfigurationError) {
+            setup = try Setup(
+                configuration, file: file.path, logger: Logger(label: "check") { _ in SilentLogHandler() })
+        } catch {
+            throw Exit.configuration("\(error)")
+        }
         var isGood = true
         func report(_ severity: Problem.Severity, _ sentence: String) {
             say("\(severity.rawValue): \(sentence)")
             if severity == .error { isGood = false }
         }
 
-        var reader = DirectoryReader(path: configuration.clusterDirectory)
-        let snapshot = reader.scan()
-        for problem in snapshot.problems.sorted() {
-            report(problem.severity, "\(configuration.clusterDirectory)/\(problem)")
+        let place: String
+        let snapshot: Snapshot
+        switch configuration.source {
+        case .directory(let path, let nodeID):
+            place = "\(path)/"
+            var reader = DirectoryReader(path: path)
+            snapshot = reader.scan()
+            for (name, node) in snapshot.nodes.sorted(by: { $0.key < $1.key })
+            where node.id == nodeID && name != setup.node {
+                report(.error, "\(file.path): nodeID: \(node.id) is the number of \(name); each node needs its own")
+            }
+        case .kubernetes, nil:
+            place = ""
+            do {
+                snapshot = try await setup.snapshot()
+            } catch {
+                report(.error, "\(error)")
+                throw ExitCode(1)
+            }
         }
-        for (name, node) in snapshot.nodes.sorted(by: { $0.key < $1.key })
-        where node.id == configuration.nodeID && name != configuration.node {
-            report(.error, "\(file.path): nodeID: \(node.id) is the number of \(name); each node needs its own")
-        }
+        for problem in snapshot.problems.sorted() { report(problem.severity, "\(place)\(problem)") }
         do throws(KMSError) {
             try await kms.checkHealth()
             if let cluster = snapshot.cluster {
@@ -53,16 +74,17 @@ struct CheckCommand: AsyncParsableCommand {
                         let blob = try WrappedDEK(decoding: epoch.wrappedDEK.bytes, expected: kms.provider)
                         _ = try await kms.unwrap(blob, for: context)
                     } catch {
-                        report(.error, "\(configuration.clusterDirectory)/epochs/\(epoch.number).json: \(error)")
+                        report(.error, "\(place)epochs/\(epoch.number): \(error)")
                     }
                 }
             }
         } catch {
             report(.error, "\(error)")
         }
+        await setup.client?.shutdown()
         guard isGood else { throw ExitCode(1) }
         print(
-            "in order: node \(configuration.node), \(snapshot.nodes.count) nodes, \(snapshot.endpoints.count) endpoints, "
+            "in order: node \(setup.node), \(snapshot.nodes.count) nodes, \(snapshot.endpoints.count) endpoints, "
                 + "\(snapshot.epochs.count) epochs, KMS \(kms.provider.rawValue)")
     }
 }

@@ -2,6 +2,7 @@ import Agent
 import ArgumentParser
 import Cluster
 import Datapath
+import UnixSignals
 
 /// `ebpf-xdp-keymgr detach`.
 struct DetachCommand: AsyncParsableCommand {
@@ -10,13 +11,17 @@ struct DetachCommand: AsyncParsableCommand {
         abstract: "Removes everything from this node: programs, keys, pins; puts offloads and routes back.",
         discussion: """
             Stop the daemon first. Protected pods talk in clear afterwards, and nodes that still expect encryption drop that: \
-            remove the node's endpoints from the cluster directory before, and wait until `xdp-encryptor status` shows none.
+            remove the node's endpoints from the cluster directory, or the policies from Kubernetes, before, and wait until \
+            `xdp-encryptor status` shows none.
 
             EXAMPLE
               ebpf-xdp-keymgr detach --config /etc/xdp-encryptor/keymgr.json
             """)
 
     @OptionGroup var file: ConfigurationOption
+
+    @Flag(help: "Wait for SIGTERM afterwards: for a DaemonSet, whose pods must not end.")
+    var stay = false
 
     func run() async throws {
         let configuration = try file.read()
@@ -28,10 +33,13 @@ struct DetachCommand: AsyncParsableCommand {
         }
         do throws(DatapathError) {
             try Datapath.removeAll(
-                pinPath: configuration.datapath.pinPath, stateDirectory: configuration.datapath.stateDirectory)
+                pinPath: configuration.pins, stateDirectory: configuration.runtime)
         } catch {
             throw Exit.failure(error.message)
         }
         _ = consume lock
+        guard stay else { return }
+        say("detached; waiting for SIGTERM")
+        for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) { return }
     }
 }

@@ -3,6 +3,8 @@ import ArgumentParser
 import Cluster
 import Datapath
 import KMS
+import Keys
+import Kubernetes
 import Logging
 import Secrets
 import ServiceLifecycle
@@ -15,7 +17,7 @@ struct RunCommand: AsyncParsableCommand {
         commandName: "run",
         abstract: "Works until SIGTERM or SIGINT; the datapath goes on without it.",
         discussion: """
-            Loads the programs, or picks up those that an earlier run has left; watches the cluster directory; keeps keys, \
+            Loads the programs, or picks up those that an earlier run has left; follows the cluster directory or Kubernetes; keeps keys, \
             endpoints and attachments as they should be. Killed at any moment, the next run continues.
 
             EXAMPLE
@@ -51,10 +53,22 @@ struct RunCommand: AsyncParsableCommand {
         } catch {
             throw Exit.running("\(error)")
         }
+        let setup: Setup
+        do throws(ConfigurationError) {
+            setup = try Setup(configuration, file: file.path, logger: logger)
+        } catch {
+            throw Exit.configuration("\(error)")
+        }
+        let nodeID: NodeID
+        do {
+            nodeID = try await setup.nodeID(directory, logger)
+        } catch is CancellationError {
+            return
+        }
         let datapath: Datapath
         let state: DatapathState
         do throws(DatapathError) {
-            datapath = try Datapath(options: configuration.datapath)
+            datapath = try Datapath(options: configuration.datapath(nodeID: nodeID))
             state = try datapath.state()
         } catch {
             throw Exit.failure(error.message)
@@ -63,14 +77,27 @@ struct RunCommand: AsyncParsableCommand {
         logger.notice(
             datapath.isFresh ? "started afresh" : "picked up the pins of an earlier run",
             metadata: [
-                "node": "\(configuration.node)", "id": "\(configuration.nodeID)", "kms": "\(kms.provider.rawValue)",
+                "node": "\(setup.node)", "id": "\(nodeID)", "kms": "\(kms.provider.rawValue)",
                 "secrets": "\(hardening.storage.rawValue)", "incarnation": "\(state.incarnation)",
             ])
-        let agent = Agent(
-            configuration: configuration, datapath: datapath, kms: kms, directory: directory, logger: logger)
+        let agent: Agent
+        do {
+            agent = try setup.agent(nodeID, datapath, kms, directory, logger)
+        } catch {
+            throw Exit.failure("\(error)")
+        }
+        var services: [any ServiceLifecycle.Service] = [agent]
+        if let address = configuration.listen {
+            services.append(StatusEndpoint(address: address, agent: agent, datapath: datapath, logger: logger))
+        }
         let group = ServiceGroup(
-            configuration: .init(services: [agent], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
-        try await group.run()
+            configuration: .init(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        do {
+            try await group.run()
+        } catch let error as KubernetesSource.NumberChanged {
+            throw Exit.failure("\(error)")
+        }
+        await setup.client?.shutdown()
         logger.notice("stopped; the datapath goes on")
         _ = consume lock
     }

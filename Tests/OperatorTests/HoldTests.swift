@@ -11,9 +11,10 @@ import Testing
         -> EncryptionNodeObject.Endpoint
     {
         let key = key(pod)
+        let namespace = key.namespace ?? ""
+        let uid = "uid-\(namespace)-\(key.name)"
         return .init(
-            name: "uid-\(key.namespace!)-\(key.name)",
-            pod: .init(namespace: key.namespace!, name: key.name, uid: "uid-\(key.namespace!)-\(key.name)"),
+            name: uid, pod: .init(namespace: namespace, name: key.name, uid: uid),
             addresses: [try IPAddress(address)], mode: mode, policies: ["EncryptionPolicy/x"])
     }
 

@@ -37,6 +37,27 @@ public struct EncryptedEndpointSlice: KubernetesObject, Hashable {
             self.sequence = sequence
             self.nodes = nodes
         }
+
+        private enum CodingKeys: String, CodingKey {
+            case sequence, nodeCount, addressCount, nodes
+        }
+
+        /// Reads a spec.
+        public init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: CodingKeys.self)
+            sequence = try container.decode(Int64.self, forKey: .sequence)
+            nodes = try container.decode([NodeEntry].self, forKey: .nodes)
+        }
+
+        /// Writes a spec, with counts for the columns that people see: those cannot count.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(sequence, forKey: .sequence)
+            try container.encode(nodes.count, forKey: .nodeCount)
+            let addresses = nodes.reduce(0) { $1.report.endpoints.reduce($0) { $0 + $1.addresses.count } }
+            try container.encode(addresses, forKey: .addressCount)
+            try container.encode(nodes, forKey: .nodes)
+        }
     }
 
     /// The sequence that a node should have acknowledged when it has all of these nodes in force: the newest write that brought a

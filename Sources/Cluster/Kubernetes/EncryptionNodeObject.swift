@@ -156,7 +156,7 @@ extension EncryptionNodeObject.Spec: Checked {
 
 extension EncryptionNodeObject.Status: Codable {
     private enum CodingKeys: String, CodingKey {
-        case engine, problems, conditions, heartbeat, version
+        case endpointCount, engine, problems, conditions, heartbeat, version
     }
 
     /// Reads a status.
@@ -175,6 +175,8 @@ extension EncryptionNodeObject.Status: Codable {
     public func encode(to encoder: any Encoder) throws {
         try report?.encode(to: encoder)
         var container = encoder.container(keyedBy: CodingKeys.self)
+        // For the column that people see: those cannot count.
+        try container.encodeIfPresent(report?.endpoints.count, forKey: .endpointCount)
         try container.encodeIfPresent(engine, forKey: .engine)
         try container.encode(problems, forKey: .problems)
         try container.encode(conditions, forKey: .conditions)

@@ -1,0 +1,184 @@
+import FoundationEssentials
+import Glibc
+import Testing
+
+@testable import Lab
+
+extension EndToEnd {
+    /// Operator and two keymgrs on an API server stand-in.
+    @Suite struct KubernetesTests {
+        /// Runs with everything started and both pods behind a VirtualService, protected.
+        private func protected(
+            _ body: (KubernetesLab, _ client: Lab.Pod, _ server: Lab.Pod) throws -> Void
+        ) throws {
+            try Lab.with { lab in
+                let kubernetes = try KubernetesLab(lab)
+                try kubernetes.start()
+                let (client, server) = (lab.nodes[0].pods[0], lab.nodes[1].pods[0])
+                try kubernetes.apply("web", kubernetes.virtualService("web", to: [client, server]))
+                try kubernetes.waitUntilProtected([client, server])
+                try body(kubernetes, client, server)
+            }
+        }
+
+        private func decode(_ kubernetes: KubernetesLab, _ capture: Capture) throws -> DecoderReport {
+            try capture.finish()
+            try kubernetes.refreshKeys()
+            return try kubernetes.lab.decode(capture.path, keys: kubernetes.keys, markers: [EndToEnd.marker])
+        }
+
+        @Test("A VirtualService appears, its pods are annotated and protected; it is deleted, and protection ends")
+        func virtualService() throws {
+            try Lab.with { lab in
+                let result = try KubernetesDemo(lab) { _ in }.run()
+                for (what, holds) in result.expectations { #expect(holds, "\(what)") }
+                #expect(result.encrypted.refused == [:], "\(result.encrypted.samples)")
+            }
+        }
+
+        @Test("100 pods started in a row, each sending from its first millisecond: not one packet in clear")
+        func startingPods() throws {
+            try protected { kubernetes, client, server in
+                let lab = kubernetes.lab
+                let traffic = try Traffic(lab, from: client, to: server, marker: marker)
+                let capture = try Capture(lab, in: lab.nodes[0].namespace, interface: lab.nodes[0].uplink)
+                let report = try kubernetes.startPods(
+                    100, on: lab.nodes[0], to: server, marker: marker, network: 204, withPlugin: true)
+                #expect(report.started == 100 && report.refused == [], "\(report)")
+                #expect(report.silent == [], "pods that were never answered")
+                let found = try decode(kubernetes, capture)
+                #expect(found.markerOnWire == 0)
+                #expect(found.verified == found.packets, "\(found.refused) \(found.samples)")
+                #expect(found.markerAfterOpening >= 100)
+                #expect(found.duplicateNonces == 0)
+
+                // The control: without the plugin the same search finds something.
+                let control = try Capture(
+                    lab, in: lab.nodes[0].namespace, interface: lab.nodes[0].uplink, name: "control")
+                let without = try kubernetes.startPods(
+                    5, on: lab.nodes[0], to: server, marker: marker, network: 205, withPlugin: false, sending: 2)
+                #expect(without.started == 5)
+                #expect(try decode(kubernetes, control).markerOnWire > 0)
+                traffic.stop()
+                print(
+                    "CNI 100 pods: \(report.sent) datagrams, \(found.markerOnWire) in clear, first echo within \(report.firstEcho) ms"
+                )
+            }
+        }
+
+        @Test("Without keymgr protected pods do not start, and others do; what runs goes on")
+        func withoutKeymgr() throws {
+            try protected { kubernetes, client, server in
+                let lab = kubernetes.lab
+                let traffic = try Traffic(lab, from: client, to: server, marker: marker)
+                let stream = try traffic.start("stream", family: 4, "--rate", "200")
+                try kubernetes.stop(lab.nodes[0], SIGKILL)
+                // The runtime passes no annotations here, and the pod is new: it is known to nobody.
+                let configuration = { (annotations: String) in
+                    """
+                    {"cniVersion": "1.0.0", "name": "lab", "type": "xdp-encryptor-cni",
+                     "socket": "\(kubernetes.runtime(lab.nodes[0]))/cni.sock",
+                     "protectedPods": "\(kubernetes.runtime(lab.nodes[0]))/protected-pods", "timeoutSeconds": 3,
+                     "runtimeConfig": {"io.kubernetes.cri.pod-annotations": {\(annotations)}},
+                     "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.204.1.1/32"}]}}
+                    """
+                }
+                func add(_ pod: String, _ annotations: String) throws -> Outcome {
+                    try lab.run(
+                        [kubernetes.programs + "/xdp-encryptor"],
+                        environment: [
+                            "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "abc", "CNI_IFNAME": "eth0",
+                            "CNI_NETNS": client.namespace.path,
+                            "CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=\(pod);K8S_POD_UID=1",
+                        ], input: try lab.write("cni.json", configuration(annotations)))
+                }
+                let refused = try add("new", #""ebpf.xdp/encrypt": "true""#)
+                #expect(refused.status == 1 && refused.output.contains(#""code":11"#), "\(refused)")
+                #expect(refused.output.contains("shop/new"))
+                #expect(try add("new", #""a": "b""#).status == 0)
+                // One that keymgr has protected is known from its file.
+                #expect(try add(client.name, #""a": "b""#).status == 1)
+                expectUnharmed(try traffic.finish(stream))
+                try kubernetes.start(lab.nodes[0])
+                try kubernetes.waitUntilProtected([client, server])
+            }
+        }
+
+        @Test(
+            "API server gone, keymgrs killed and started again meanwhile: traffic goes on, encrypted; then all is well")
+        func outage() throws {
+            try protected { kubernetes, client, server in
+                let lab = kubernetes.lab
+                let before = try lab.nodes.map { try kubernetes.verdicts($0) }
+                try kubernetes.refreshKeys()
+                let capture = try Capture(lab, in: lab.nodes[0].namespace, interface: lab.nodes[0].uplink)
+                let traffic = try Traffic(lab, from: client, to: server, marker: marker)
+                let stream = try traffic.start("stream", family: 4, "--rate", "200")
+                try kubernetes.ask(#"{"down": true}"#)
+                usleep(2_000_000)
+                for node in lab.nodes {
+                    try kubernetes.stop(node, SIGKILL)
+                    try kubernetes.start(node)
+                }
+                usleep(3_000_000)
+                try kubernetes.ask(#"{"down": false}"#)
+                try kubernetes.waitUntilProtected([client, server], seconds: 60)
+                expectUnharmed(try traffic.finish(stream))
+                let found = try decode(kubernetes, capture)
+                expectClean(found)
+                for (node, earlier) in zip(lab.nodes, before) {
+                    #expect(try kubernetes.verdicts(node).since(earlier).drops == [:])
+                }
+            }
+        }
+
+        @Test("A pod that is replaced by one with its address, and a namespace that vanishes")
+        func replaced() throws {
+            try protected { kubernetes, client, server in
+                let lab = kubernetes.lab
+                let uid = "[e['name'] for e in o['status']['endpoints'] if '\(client.address)' in e['addresses']]"
+                let node = lab.nodes[0]
+                try kubernetes.waitUntil(kubernetes.path(node), "len(\(uid)) == 1")
+                client.namespace.remove()
+                try kubernetes.waitUntil(kubernetes.path(node), "len(\(uid)) == 0")
+                try kubernetes.delete(kubernetes.path(client))
+                try lab.addPod(client)
+                try kubernetes.apply(
+                    "again",
+                    """
+                    apiVersion: v1
+                    kind: Pod
+                    metadata: {name: \(client.name), namespace: shop, labels: {app: \(client.name)}}
+                    spec: {nodeName: node-1, containers: [{name: main, image: main}]}
+                    status:
+                      phase: Running
+                      podIP: \(client.address)
+                      podIPs: [{ip: \(client.address)}, {ip: "\(client.address6)"}]
+                    """)
+                try kubernetes.waitUntilProtected([client, server])
+                let capture = try Capture(lab, in: node.namespace, interface: node.uplink)
+                let traffic = try Traffic(lab, from: client, to: server, marker: marker)
+                try traffic.run("file", family: 4, "--bytes", "100000")
+                expectClean(try decode(kubernetes, capture))
+            }
+        }
+
+        @Test("keymgr's check says what is there, and detach works")
+        func commands() throws {
+            try protected { kubernetes, _, _ in
+                let lab = kubernetes.lab
+                let node = lab.nodes[0]
+                let check = try lab.run(
+                    [kubernetes.programs + "/ebpf-xdp-keymgr", "check", "--config", kubernetes.configuration(node)],
+                    in: node.namespace, environment: ["NODE_NAME": "node-1"])
+                #expect(check.succeeded && check.output.contains("2 nodes, 1 endpoints, 1 epochs"), "\(check)")
+                try kubernetes.stop(node)
+                let detach = try lab.run(
+                    [kubernetes.programs + "/ebpf-xdp-keymgr", "detach", "--config", kubernetes.configuration(node)],
+                    in: node.namespace, environment: ["NODE_NAME": "node-1"])
+                #expect(detach.succeeded, "\(detach)")
+                #expect(files(under: kubernetes.pins(node)) == [])
+            }
+        }
+    }
+}
