@@ -64,6 +64,20 @@ import Testing
         #expect(inventory.wantedEndpoints("node-a").map(\.mode) == [.permissive])
     }
 
+    @Test func aMeshThatCannotBeReadDoesNotStopTheRest() {
+        var inventory = Inventory()
+        inventory.setAllSynced()
+        #expect(inventory.isSynced)
+        inventory.kinds[.virtualServices] = KindState()
+        #expect(!inventory.isSynced)
+        inventory.kinds[.virtualServices]?.failure = "forbidden"
+        #expect(inventory.isSynced)
+        #expect(!inventory.holds.isEmpty)
+        inventory.kinds[.policies] = KindState()
+        inventory.kinds[.policies]?.failure = "forbidden"
+        #expect(!inventory.isSynced)
+    }
+
     @Test func whatIsAskedForIsAddedMeanwhile() {
         var inventory = Inventory()
         inventory.put(policy("p", .init()))
@@ -144,5 +158,8 @@ import Testing
         #expect(inventory.nodePlan("win") == .none)
         inventory.put(node("node-b", "192.168.0.11"))
         #expect(inventory.nodePlan("node-b") == .create)
+        let long = String(repeating: "n", count: 101)
+        inventory.put(node(long, "192.168.0.12"))
+        #expect(inventory.nodePlan(long) == .none)
     }
 }

@@ -19,7 +19,8 @@ import Testing
                 UInt8(truncatingIfNeeded: index),
             ]
             return .init(
-                name: "e\(index)", addresses: [IPAddress(bytes: bytes)].compactMap(\.self), mode: .strict, state: .ready, since: 1)
+                name: "e\(index)", addresses: [IPAddress(bytes: bytes)].compactMap(\.self), mode: .strict,
+                state: .ready, since: 1)
         }
         return NodeReport(node, appliedThrough: through)
     }
