@@ -210,7 +210,7 @@ XE_INLINE int xe_gcm_verify(struct xe_scratch *s, struct bpf_crypto_ctx *cipher,
 }
 
 /* Decrypts the text after it has been verified. Returns 0 or the kernel's error. The caller wipes the text after use. */
-XE_SUBPROGRAM int xe_gcm_decrypt(struct xe_scratch *s, struct bpf_crypto_ctx *cipher)
+XE_INLINE int xe_gcm_decrypt(struct xe_scratch *s, struct bpf_crypto_ctx *cipher)
 {
 	__u32 text_len = s->text_len, blocks = (text_len + XE_BLOCK - 1) / XE_BLOCK;
 	int error;

@@ -246,11 +246,13 @@ XE_INLINE __u64 xe_sum64(__u64 x)
 
 XE_INLINE __u16 xe_fold(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
+	__u32 half;
+
+	/* A sum plus itself turned by half of its length: the upper half is the sum of both halves, with the carry added again. */
+	sum += sum >> 32 | sum << 32;
+	half = sum >> 32;
+	half += half >> 16 | half << 16;
+	return half >> 16;
 }
 
 /* ---- parsing ---- */
