@@ -346,19 +346,19 @@ XE_INLINE void xe_ghash_wipe(struct xe_ghash_state *s)
 	xe_barrier();
 }
 
-/* Writes H^n, given as the running value, into its place. */
-XE_INLINE void xe_ghash_store_power(struct xe_hash_key *key, const int n)
+/* Writes the running value, a power of H, to its place in the first word, `to`, and in the others. */
+XE_INLINE void xe_ghash_store_power(const struct xe_ghash_state *s, __u64 *to)
 {
 	__u64 word[6];
 
-	xe_ghash_words(word, key->work.hash[0], key->work.hash[1]);
+	xe_ghash_words(word, s->hash[0], s->hash[1]);
 #pragma unroll
 	for (int w = 0; w < 6; w++) {
 		__u64 pair[3] = {word[w], word[w] >> 2, word[w] ^ word[w] >> 2};
 
 #pragma unroll
 		for (int i = 0; i < 3; i++) {
-			__u64 *part = key->word[w].part[i][XE_GROUP - n];
+			__u64 *part = to + (w * 3 + i) * XE_GROUP * 3;
 
 			part[0] = pair[i] & XE_CLASS0;
 			part[1] = pair[i] >> 1 & XE_CLASS0;
@@ -372,15 +372,17 @@ XE_INLINE void xe_ghash_store_power(struct xe_hash_key *key, const int n)
 /* Fills `key` from H, given as its 16 bytes lie in memory. Runs once a key, in the install program. Returns 0. */
 XE_SUBPROGRAM int xe_ghash_expand(struct xe_hash_key *key, const __u8 *h)
 {
+	__u64 *power = key->word[0].part[0][XE_GROUP - 1];
 	const __u64 zero[2] = {0, 0};
 
 	__builtin_memcpy(key->work.hash, h, XE_BLOCK);
-	xe_ghash_store_power(key, 1);
-#pragma unroll
+	xe_ghash_store_power(&key->work, power);
+#pragma nounroll
 	for (int n = 2; n <= XE_GROUP; n++) {
 		/* A group of one zero block multiplies the running value by H. */
 		xe_ghash_group(&key->work, key, zero, 1);
-		xe_ghash_store_power(key, n);
+		power -= 3;
+		xe_ghash_store_power(&key->work, power);
 	}
 	xe_ghash_wipe(&key->work);
 	return 0;
