@@ -173,6 +173,19 @@ XE_INLINE int xe_write(void *ctx, const int skb, struct xe_scratch *s, __u32 off
 	return xe_store(ctx, skb, offset, from, len) ? -1 : 0;
 }
 
+/* Where `len` bytes at `offset` stand in the linear part of an XDP packet; NULL when they do not, and always in tcx. */
+XE_INLINE void *xe_linear(void *ctx, const int skb, __u32 offset, __u32 len)
+{
+	void *place = xe_data(ctx, skb);
+
+	xe_opaque(offset);
+	xe_opaque(len);
+	if (skb || offset > XE_HEADERS_MAX + XE_SHIM_LEN || len > XE_TEXT_MAX)
+		return NULL;
+	place += offset;
+	return place + len > xe_data_end(ctx, skb) ? NULL : place;
+}
+
 /* The shim, which stands between L4 header and ciphertext. Values as they lie in memory. */
 struct xe_shim {
 	__u32 spi;
