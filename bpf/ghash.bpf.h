@@ -99,7 +99,7 @@ XE_INLINE void xe_ghash_words(__u64 word[6], __u64 first, __u64 second)
 	XE_TERM(pair, 7, ADD, ADD, ADD)
 
 /*
- * The product of a word, from the sums a0, a1, a2 of pair A (by falling place: s0, s2 + s0 + s1, s1), b0, b1, b2 and c0, c1, c2. As
+ * The product of a word, from the sums a0, a1, a2 of pair A (by rising place: s0, s0 + s1 + s2, s1), b0, b1, b2 and c0, c1, c2. As
  * polynomials in the class, with x^4 worth the next nibble:
  *
  *     (a0 + a1 x + a2 x^2) (1 + x^2) + (c0 + c1 x + c2 x^2) x^2 + (b0 + b1 x + b2 x^2) (x^2 + x^4)
