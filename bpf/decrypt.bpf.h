@@ -65,6 +65,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	__u32 len = p->text_len, header, verdict, size, l4_len;
 	__u64 iv, counter, sum, shim_sum;
 	__u16 checksum = 0;
+	void *text;
 	int result;
 
 	if (!settings)
@@ -77,7 +78,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		return XE_DROP_TOO_BIG;
 	size = settings->window;
 
-	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN);
+	xe_gcm_pad(s, len - XE_SHIM_LEN);
 	if (xe_shim_read(ctx, skb, s, p->text, &shim) ||
 	    xe_read(ctx, skb, s, p->text + XE_SHIM_LEN, s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN, XE_TEXT_MAX))
 		return XE_FAULT_PACKET;
@@ -105,7 +106,8 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	result = xe_gcm_verify(s, cipher, hash_key);
 	if (result)
 		return result == 1 ? XE_DROP_AUTH : XE_FAULT_CIPHER;
-	if (xe_gcm_decrypt(s, cipher))
+	text = xe_linear(ctx, skb, p->text + XE_SHIM_LEN, s->text_len);
+	if (xe_gcm_decrypt(s, cipher, text, xe_data_end(ctx, skb)))
 		return XE_FAULT_CIPHER;
 
 	/* Authentic from here on. The wire packet's own checksum must be right too, or the restored one would hide that it was not. */
@@ -132,9 +134,10 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	} else {
 		verdict = xe_shrink_xdp(ctx, p->text);
 	}
-	if (!verdict && xe_write(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, s->text_len, XE_TEXT_MAX))
+	if (!verdict && !text && xe_write(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, s->text_len, XE_TEXT_MAX))
 		verdict = XE_FAULT_PACKET;
-	xe_gcm_wipe_text(s);
+	if (!text)
+		xe_gcm_wipe_text(s);
 	if (verdict)
 		return verdict;
 	verdict = xe_patch(ctx, skb, p, l4_len, checksum);

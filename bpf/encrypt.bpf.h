@@ -74,6 +74,7 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	__u32 index, len = p->text_len, header, verdict, parity, l4_len;
 	__u64 counter, iv, sum, shim_sum;
 	__u16 checksum = 0;
+	void *text;
 
 	if (len > XE_TEXT_MAX - XE_SHIM_LEN)
 		return XE_DROP_TOO_BIG;
@@ -98,15 +99,15 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	s->nonce[1] = iv >> 32;
 
 	s->text_len = len;
-	xe_gcm_pad(s->input + XE_TEXT_OFFSET, len);
-	if (xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, len, XE_TEXT_MAX - XE_SHIM_LEN))
-		return XE_FAULT_PACKET;
 	header = xe_aad_build(ctx, skb, s, &checksum);
-	if (header == 0) {
+	if (header == 0)
+		return XE_FAULT_PACKET;
+	text = xe_linear(ctx, skb, p->text, len);
+	if (!text && xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, len, XE_TEXT_MAX - XE_SHIM_LEN)) {
 		xe_gcm_wipe_text(s);
 		return XE_FAULT_PACKET;
 	}
-	if (xe_gcm_seal(s, cipher, hash_key))
+	if (xe_gcm_seal(s, cipher, hash_key, text, xe_data_end(ctx, skb)))
 		return XE_FAULT_CIPHER;
 
 	/* A wrong checksum would come out right on the other side. UDP's 0 means that there is none. */

@@ -20,7 +20,7 @@ XE_INLINE int xe_known_load(struct xdp_md *ctx, struct xe_scratch *s)
 		if (bpf_xdp_load_bytes(ctx, sizeof(struct xe_gcm_request), s->input + start, aad_len))
 			return -1;
 	}
-	xe_gcm_pad(s->input + XE_TEXT_OFFSET, text_len);
+	xe_gcm_pad(s, text_len);
 	if (text_len > 0) {
 		if (!xe_is_between(text_len, 1, XE_GCM_TEXT_MAX))
 			return -1;
@@ -60,7 +60,7 @@ XE_INLINE int xe_known_answer(struct xdp_md *ctx, struct xe_scratch *s)
 	if (xe_known_load(ctx, s))
 		return XDP_ABORTED;
 	if (request.operation == XE_GCM_SEAL) {
-		if (xe_gcm_seal(s, cipher, hash_key))
+		if (xe_gcm_seal(s, cipher, hash_key, NULL, NULL))
 			return XDP_ABORTED;
 		__builtin_memcpy(request.tag, s->tag, sizeof(request.tag));
 		if (bpf_xdp_store_bytes(ctx, 0, &request, sizeof(request)))
@@ -70,7 +70,7 @@ XE_INLINE int xe_known_answer(struct xdp_md *ctx, struct xe_scratch *s)
 
 		if (result)
 			return result == 1 ? XDP_DROP : XDP_ABORTED;
-		if (xe_gcm_decrypt(s, cipher))
+		if (xe_gcm_decrypt(s, cipher, NULL, NULL))
 			return XDP_ABORTED;
 	}
 	text_len = s->text_len;

@@ -8,7 +8,8 @@
 
 #define XE_AAD_BLOCKS (XE_AAD_MAX / XE_BLOCK)
 #define XE_TEXT_BLOCKS (XE_TEXT_MAX / XE_BLOCK)
-#define XE_LEAD_BLOCKS 3 /* zero blocks that may stand before the AAD, so that GHASH works in groups of four */
+#define XE_GROUP 8 /* blocks that GHASH takes at once */
+#define XE_LEAD_BLOCKS 2 /* zero blocks that may stand before the AAD, so that GHASH works in whole groups */
 #define XE_TEXT_OFFSET (XE_LEAD_BLOCKS * XE_BLOCK + XE_AAD_MAX) /* of the text in `input`, bytes */
 #define XE_SPARE 80 /* bytes behind the text: work goes on in steps of 64, and the length block follows */
 
@@ -30,11 +31,16 @@ struct xe_packet {
 	__u8 ipv6;
 };
 
-/* GHASH under way (ghash.bpf.h). */
+/* One of the six words of a group of blocks, and their product with H (ghash.bpf.h). */
+struct xe_ghash_word {
+	__u64 operand[XE_GROUP];
+	__u64 product;
+};
+
+/* GHASH under way. */
 struct xe_ghash_state {
 	__u64 hash[2]; /* the running value, as bytes in memory */
-	__u64 operand[4][6];
-	__u64 product[6];
+	struct xe_ghash_word word[6];
 };
 
 /*
@@ -60,10 +66,15 @@ struct xe_scratch {
 	__u8 stream[XE_BLOCK + XE_TEXT_MAX + XE_SPARE];
 };
 
-/* H, H^2, H^3 and H^4 as GHASH wants them (ghash.bpf.h). A kptr: user space cannot read it. */
+/* One of the six words of the powers of H, from H^8 to H, as three pairs of classes and each pair's sum (ghash.bpf.h). */
+struct xe_hash_word {
+	__u64 part[3][XE_GROUP][3];
+};
+
+/* H and its powers. A kptr: user space cannot read it. The kernel takes 4 KiB for it, so there is room to work them out. */
 struct xe_hash_key {
-	__u64 power[4][6][4];
-	__u64 class[4]; /* the masks of the four classes of bits: an operand in memory saves an instruction */
+	struct xe_hash_word word[6];
+	struct xe_ghash_state work;
 };
 
 /*

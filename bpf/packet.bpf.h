@@ -173,6 +173,19 @@ XE_INLINE int xe_write(void *ctx, const int skb, struct xe_scratch *s, __u32 off
 	return xe_store(ctx, skb, offset, from, len) ? -1 : 0;
 }
 
+/* Where `len` bytes at `offset` stand in the linear part of an XDP packet; NULL when they do not, and always in tcx. */
+XE_INLINE void *xe_linear(void *ctx, const int skb, __u32 offset, __u32 len)
+{
+	void *place = xe_data(ctx, skb);
+
+	xe_opaque(offset);
+	xe_opaque(len);
+	if (skb || offset > XE_HEADERS_MAX + XE_SHIM_LEN || len > XE_TEXT_MAX)
+		return NULL;
+	place += offset;
+	return place + len > xe_data_end(ctx, skb) ? NULL : place;
+}
+
 /* The shim, which stands between L4 header and ciphertext. Values as they lie in memory. */
 struct xe_shim {
 	__u32 spi;
@@ -246,11 +259,13 @@ XE_INLINE __u64 xe_sum64(__u64 x)
 
 XE_INLINE __u16 xe_fold(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
+	__u32 half;
+
+	/* A sum plus itself turned by half of its length: the upper half is the sum of both halves, with the carry added again. */
+	sum += sum >> 32 | sum << 32;
+	half = sum >> 32;
+	half += half >> 16 | half << 16;
+	return half >> 16;
 }
 
 /* ---- parsing ---- */
