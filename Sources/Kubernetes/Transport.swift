@@ -34,6 +34,7 @@ final class Transport: Sendable {
 
     private let base: String
     private let authority: String
+    private let userAgent: String
     private let requests: HTTPClient
     private let watches: HTTPClient
     private let timeouts: ClientConfiguration.Timeouts
@@ -43,6 +44,7 @@ final class Transport: Sendable {
         let server = try ServerURL(configuration.server)
         base = server.base(host: configuration.tlsServerName)
         authority = "\(server.host):\(server.port)"
+        userAgent = configuration.userAgent
         timeouts = configuration.timeouts
         credentials =
             switch configuration.credentials {
@@ -73,6 +75,15 @@ final class Transport: Sendable {
         requests = HTTPClient(eventLoopGroupProvider: .singleton, configuration: http)
         http.timeout.read = timeouts.watchIdle.timeAmount
         watches = HTTPClient(eventLoopGroupProvider: .singleton, configuration: http)
+    }
+
+    deinit {
+        // Clients must be shut down before they go, also when somebody forgot.
+        let (requests, watches) = (requests, watches)
+        Task {
+            try? await requests.shutdown()
+            try? await watches.shutdown()
+        }
     }
 
     func shutdown() async {
@@ -150,7 +161,7 @@ final class Transport: Sendable {
         var message = HTTPClientRequest(url: base + request.target)
         message.method = request.method
         message.headers.add(name: "accept", value: "application/json")
-        message.headers.add(name: "user-agent", value: "xdp-encryptor")
+        message.headers.add(name: "user-agent", value: userAgent)
         if let token = try token(fresh: freshToken) {
             message.headers.add(
                 name: "authorization",
@@ -160,11 +171,23 @@ final class Transport: Sendable {
             message.headers.add(name: "content-type", value: request.contentType)
             message.body = .bytes(body)
         }
-        do {
-            return try await client.execute(message, deadline: deadline)
-        } catch {
-            throw fault(error, timeouts.request)
+        var attempts = 0
+        while true {
+            attempts += 1
+            do {
+                return try await client.execute(message, deadline: deadline)
+            } catch {
+                guard attempts < 4, !Task.isCancelled, Self.wasStale(error, request.method) else {
+                    throw fault(error, timeouts.request)
+                }
+            }
         }
+    }
+
+    /// A kept connection had been closed by the server, which may have restarted: what was asked has not been read, or only asks.
+    private static func wasStale(_ error: any Error, _ method: HTTPMethod) -> Bool {
+        if let error = error as? ChannelError, error == .ioOnClosedChannel { return true }
+        return method == .GET && (error as? HTTPClientError) == .remoteConnectionClosed
     }
 
     private func token(fresh: Bool) throws(KubernetesError) -> SecretBytes? {

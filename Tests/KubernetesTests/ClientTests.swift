@@ -196,7 +196,7 @@ import Testing
                 (#"{"kind": "garbage"}"#, .decoding), (#"{"kind": "close"}"#, .network),
                 (#"{"kind": "stall"}"#, .timeout),
             ] as [(String, KubernetesError.Code)] {
-                try server.control(#"{"fail": \#(fault.dropLast()), "times": 1}}"#)
+                try server.control(#"{"fail": \#(fault)}"#)
                 do throws(KubernetesError) {
                     try await get()
                     Issue.record("no error for \(fault)")
@@ -205,6 +205,7 @@ import Testing
                     #expect(error.isTransient)
                     if expected == .tooManyRequests { #expect(error.retryAfter == .seconds(3)) }
                 }
+                try server.control(#"{"fail": null}"#)
             }
             try server.control(#"{"delay": 2}"#)
             #expect(await code(get) == .timeout)
@@ -213,6 +214,47 @@ import Testing
             try server.control(#"{"down": false}"#)
             #expect(await code(get) == .notFound)
         }
+    }
+
+    @Test func aConnectionThatWentStaleIsNoError() async throws {
+        try await ServerFixture.run { fixture in
+            let (client, server) = (fixture.client, fixture.server)
+            _ = try await client.create(Widget("a"))
+            for number in 0..<10 {
+                // Restarted: what is kept of connections is closed.
+                try server.control(#"{"down": true}"#)
+                try server.control(#"{"down": false}"#)
+                if number.isMultiple(of: 2) {
+                    _ = try await client.get(Widget.self, key)
+                } else {
+                    // A write is only repeated when it cannot have been read: give the news time to arrive.
+                    try await Task.sleep(for: .milliseconds(40))
+                    _ = try await client.apply(Widget("a", size: number), fieldManager: "m")
+                }
+            }
+        }
+    }
+
+    @Test func aServerThatVanishesIsNoticedByTheKernel() async throws {
+        try await ServerFixture.run { fixture in
+            try await fixture.following { store in
+                try await eventually("the first list") { store.isSynced }
+                // Keep-alive on the connection of the watch: without it, a machine that died would look like a quiet server.
+                let port = fixture.server.port
+                let table = try command(["ss", "-tnoH", "dport", "=", ":\(port)"])
+                #expect(table.contains("keepalive"), "\(table)")
+            }
+        }
+    }
+
+    @Test func aClientMayBeForgotten() async throws {
+        let server = try KubernetesServer()
+        try server.load([Widget.definition])
+        do {
+            let client = try KubernetesClient(ClientConfiguration(server: server.url), logger: quietLogger)
+            _ = try await client.create(Widget("a"))
+        }
+        try await Task.sleep(for: .milliseconds(100))
     }
 
     @Test func cancellationEndsAWatchAtOnce() async throws {
