@@ -51,6 +51,19 @@ XE_INLINE __u32 xe_read_spi(void *ctx, const int skb, const struct xe_packet *p)
 	return *(__u32 *)(data + text);
 }
 
+/*
+ * For a packet that is dropped although its tag has verified: its text, decrypted in the packet, becomes what it was. The ciphertext
+ * is still in `input`. Returns 0.
+ */
+XE_SUBPROGRAM int xe_take_back(struct xdp_md *ctx, struct xe_scratch *s)
+{
+	__u32 len = s->text_len;
+
+	if (xe_is_between(len, 1, XE_TEXT_MAX))
+		bpf_xdp_store_bytes(ctx, s->packet.text + XE_SHIM_LEN, s->input + XE_TEXT_OFFSET, len);
+	return 0;
+}
+
 /* Verifies and decrypts a packet under the key that its SPI names. Returns XE_DECRYPTED or why it has to be dropped. */
 XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s,
 				  struct xe_association *association, struct xe_lane *lane)
@@ -114,14 +127,16 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	sum = xe_header_sum(s);
 	shim_sum = p->spi + xe_sum64(iv) + xe_sum64(s->tag[0]) + xe_sum64(s->tag[1]);
 	if (xe_fold(sum + xe_length_sum(p, p->l4_header_len + p->text_len) + shim_sum + s->sum_before + checksum) !=
-	    0xffff) {
-		xe_gcm_wipe_text(s);
-		return XE_DROP_CHECKSUM;
-	}
-	/* Only now: a copy that was spoilt on the way must not use up the IV of the good one behind it. */
-	verdict = xe_replay_mark(&window_key, window, counter, size);
+	    0xffff)
+		verdict = XE_DROP_CHECKSUM;
+	else
+		/* Only now: a copy that was spoilt on the way must not use up the IV of the good one behind it. */
+		verdict = xe_replay_mark(&window_key, window, counter, size);
 	if (verdict) {
-		xe_gcm_wipe_text(s);
+		if (text)
+			xe_take_back(ctx, s);
+		else
+			xe_gcm_wipe_text(s);
 		return verdict;
 	}
 	l4_len = p->l4_header_len + s->text_len;
