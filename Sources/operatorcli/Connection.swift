@@ -1,3 +1,4 @@
+import ArgumentParser
 import Kubernetes
 import Logging
 import Operator
