@@ -96,10 +96,13 @@ KUBE_LOG := .build/test-kube.log
 test-kube: setup ## run everything about Kubernetes: API client, operator, agent, and the whole on an API server stand-in (needs root)
 	@mkdir -p .build
 	swift build --build-tests
-	swift test --skip-build --filter '^(KubernetesTests|OperatorTests)\.|^AgentTests\.|EndToEnd/KubernetesTests' 2>&1 < /dev/null \
-		| tee $(KUBE_LOG)
-	@echo; grep -a '^CNI 100 pods' $(KUBE_LOG) || echo "The test with 100 pods did not run: it needs root"
-	@grep -aE 'Test run with' $(KUBE_LOG) | tail -1
+	@failed=0; \
+	swift test --skip-build --filter '^(KubernetesTests|OperatorTests|AgentTests)\.' 2>&1 < /dev/null | tee $(KUBE_LOG) || failed=1; \
+	swift test --skip-build --filter 'EndToEnd/KubernetesTests' 2>&1 < /dev/null | tee -a $(KUBE_LOG) || failed=1; \
+	echo; grep -a '^CNI 100 pods' $(KUBE_LOG) || echo "The test with 100 pods did not run: it needs root"; \
+	grep -aE '✘ Test ".*(recorded an issue|failed after)' $(KUBE_LOG) | sed 's/^/  /' || true; \
+	grep -aE 'Test run with' $(KUBE_LOG) || failed=1; \
+	exit $$failed
 
 demo-kube: setup ## Kubernetes: a VirtualService, annotated pods, encrypted traffic, pods that start, and the end of it
 	swift build

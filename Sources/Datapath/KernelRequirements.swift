@@ -35,7 +35,7 @@ enum KernelRequirements {
         if BPFFileSystem.contains(path) { return }
         throw DatapathError(
             .unsupportedKernel,
-            "no BPF file system is mounted at or above \(path), so nothing could be pinned there: run 'mount -t bpf bpf \(BPFFileSystem.standardPath)' on the node (in a container, mount the node's with Bidirectional propagation)"
+            "no BPF file system is mounted at or above \(path), so nothing could be pinned there: run 'mount -t bpf bpf \(BPFFileSystem.standardPath)' on the node; a container needs the node's own, mounted from there"
         )
     }
 

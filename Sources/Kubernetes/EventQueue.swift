@@ -18,6 +18,8 @@ struct EventQueue {
         var count: Int
         var first: Int64
         var last: Int64
+        /// Different for each event.
+        var serial: UInt64
     }
 
     enum Limits {
@@ -42,6 +44,7 @@ struct EventQueue {
         var lastSeen: Duration = .zero
         var writtenAt: Duration?
         var isWaiting = false
+        var serial: UInt64
     }
     private struct Bucket {
         var tokens = Limits.burst
@@ -51,6 +54,7 @@ struct EventQueue {
     private var entries: [Key: Entry] = [:]
     private var waiting: [Key] = []
     private var buckets: [ObjectReference: Bucket] = [:]
+    private var serial: UInt64 = 0
 
     /// Takes a report. Returns false when it is dropped.
     mutating func add(_ key: Key, now: Duration, wall: Int64) -> Bool {
@@ -68,7 +72,8 @@ struct EventQueue {
         }
         guard waiting.count < Limits.waiting, take(from: key.regarding, now) else { return false }
         if entries.count >= Limits.remembered { forget() }
-        entries[key] = Entry(count: 1, first: wall, last: wall, lastSeen: now, isWaiting: true)
+        serial += 1
+        entries[key] = Entry(count: 1, first: wall, last: wall, lastSeen: now, isWaiting: true, serial: serial)
         waiting.append(key)
         return true
     }
@@ -87,9 +92,20 @@ struct EventQueue {
             }
             waiting.remove(at: index)
             entries[key]?.isWaiting = false
-            return (Item(key: key, name: entry.name, count: entry.count, first: entry.first, last: entry.last), nil)
+            return (
+                Item(
+                    key: key, name: entry.name, count: entry.count, first: entry.first, last: entry.last,
+                    serial: entry.serial), nil
+            )
         }
         return (nil, soonest)
+    }
+
+    /// The item could not be written for want of time: it is the next one again.
+    mutating func putBack(_ item: Item) {
+        guard let entry = entries[item.key], !entry.isWaiting else { return }
+        entries[item.key]?.isWaiting = true
+        waiting.insert(item.key, at: 0)
     }
 
     /// The item has been written under this name; nil: it could not be, and the next report begins a new event.

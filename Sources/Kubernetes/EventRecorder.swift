@@ -13,7 +13,6 @@ public final class EventRecorder: Sendable {
     private let queue = Mutex(EventQueue())
     private let signal = ChangeSignal()
     private let droppedCount = Atomic<UInt64>(0)
-    private let serial = Atomic<UInt64>(0)
 
     /// Between two writes: bursts of the queue go out at this pace.
     private static let pace = Duration.milliseconds(50)
@@ -100,6 +99,11 @@ public final class EventRecorder: Sendable {
                     name = nil
                     continue
                 }
+                if error.code == .cancelled {
+                    // By the end of `run`, which has a moment left for what waits.
+                    queue.withLock { $0.putBack(item) }
+                    return
+                }
                 guard error.isTransient, attempt < attempts, !Task.isCancelled else {
                     logger.debug(
                         "an event could not be written",
@@ -125,8 +129,8 @@ public final class EventRecorder: Sendable {
                 Event.self, ObjectKey(namespace: namespace, name: name), subresource: nil, body: Array(body))
             return name
         }
-        let number = serial.add(1, ordering: .relaxed).newValue
-        let suffix = String(UInt64(bitPattern: item.first) &* 1000 &+ number % 1000, radix: 16)
+        // The same for every attempt: an answer that was lost must not make two of it.
+        let suffix = String(UInt64(bitPattern: item.first) &* 1000 &+ item.serial % 1000, radix: 16)
         // Names of objects may be as long as names of events, and some may have characters that these must not have.
         let subject = (item.key.regarding.name ?? "").lowercased().map {
             $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") ? $0 : "."
@@ -147,7 +151,7 @@ public final class EventRecorder: Sendable {
         do throws(KubernetesError) {
             return try await api.create(event).metadata.name
         } catch {
-            // Our own, of an answer that was lost.
+            // Our own, of an attempt whose answer was lost.
             if error.code == .alreadyExists { return newName }
             throw error
         }

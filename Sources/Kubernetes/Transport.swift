@@ -171,11 +171,23 @@ final class Transport: Sendable {
             message.headers.add(name: "content-type", value: request.contentType)
             message.body = .bytes(body)
         }
-        do {
-            return try await client.execute(message, deadline: deadline)
-        } catch {
-            throw fault(error, timeouts.request)
+        var attempts = 0
+        while true {
+            attempts += 1
+            do {
+                return try await client.execute(message, deadline: deadline)
+            } catch {
+                guard attempts < 4, !Task.isCancelled, Self.wasStale(error, request.method) else {
+                    throw fault(error, timeouts.request)
+                }
+            }
         }
+    }
+
+    /// A kept connection had been closed by the server, which may have restarted: what was asked has not been read, or only asks.
+    private static func wasStale(_ error: any Error, _ method: HTTPMethod) -> Bool {
+        if let error = error as? ChannelError, error == .ioOnClosedChannel { return true }
+        return method == .GET && (error as? HTTPClientError) == .remoteConnectionClosed
     }
 
     private func token(fresh: Bool) throws(KubernetesError) -> SecretBytes? {

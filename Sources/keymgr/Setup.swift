@@ -35,10 +35,11 @@ struct Setup {
             namespace = ""
         case .kubernetes(let kubernetes):
             do throws(KubernetesError) {
-                let access =
+                var access =
                     if let path = kubernetes.kubeconfig { try ClientConfiguration.kubeconfig(path) } else {
                         try ClientConfiguration.inCluster()
                     }
+                access.userAgent = "ebpf-xdp-keymgr/\(Keymgr.configuration.version)"
                 namespace = kubernetes.configMapNamespace(environment: processEnvironment, client: access.namespace)
                 client = try KubernetesClient(access, logger: logger)
             } catch {

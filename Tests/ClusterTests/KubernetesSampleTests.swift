@@ -53,7 +53,8 @@ import Testing
                 podSelector: LabelSelector(
                     matchLabels: ["app": "card"],
                     matchExpressions: [
-                        .init(key: "canary", operator: "DoesNotExist"), .init(key: "zone", operator: "NotIn", values: ["x"]),
+                        .init(key: "canary", operator: "DoesNotExist"),
+                        .init(key: "zone", operator: "NotIn", values: ["x"]),
                     ]),
                 mode: "strict", headers: "visible", strictCIDRs: ["10.244.0.0/16", "fd00:244::/32"], enforced: true))
         full.status = .init(

@@ -28,222 +28,25 @@ and answers as `GET /_control`: version, counters, watches, and what each user h
 import argparse
 import asyncio
 import collections
-import ctypes
+import gc
 import json
 import os
+import re
 import signal
-import socket
-import ssl
-import subprocess
 import sys
-import threading
 import time
-import traceback
-from urllib.parse import parse_qsl, unquote
 
 import kinds
 from access import Access, User
+from connection import Connection
 from faults import Faults, Rule
+from listening import listening_socket, make_tls, socket_in_namespace
 from objects import Objects
 from refusal import Refusal
-from storage import Storage, Watcher, dumps
+from storage import Storage, dumps
 
-MAXIMUM_BODY = 3 << 20
-# A watcher that reads more slowly than this is sent away, as the real server does.
-MAXIMUM_BACKLOG = 256 << 20
+SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-
-class Request:
-    """One HTTP request."""
-
-    __slots__ = ("method", "target", "path", "query", "headers", "body", "user", "agent", "dry_run", "managers")
-
-    def __init__(self, method, target, headers, body):
-        self.method, self.target, self.headers, self.body = method, target, headers, body
-        path, _, query = target.partition("?")
-        self.path = unquote(path)
-        self.query = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
-        self.agent = headers.get("user-agent", "unknown").split("/")[0]
-        self.dry_run = self.query.get("dryRun") == "All"
-        self.user = self.managers = None
-
-    @property
-    def is_watch(self):
-        return self.method == "GET" and self.query.get("watch") in ("1", "true")
-
-
-class Connection(asyncio.Protocol):
-    """HTTP/1.1, one request after the other."""
-
-    def __init__(self, server, is_control):
-        self.server, self.is_control = server, is_control
-        self.buffer, self.busy, self.watcher, self.timers = bytearray(), False, None, []
-        self.pending, self.flushing = [], False
-
-    def connection_made(self, transport):
-        self.transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self.is_control:
-            self.server.connections.add(self)
-
-    def connection_lost(self, _):
-        self.server.connections.discard(self)
-        self.end_watch()
-        self.busy = True
-
-    def data_received(self, data):
-        self.buffer += data
-        self.process()
-
-    def process(self):
-        while not self.busy:
-            end = self.buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            lines = self.buffer[:end].decode("latin-1").split("\r\n")
-            method, target, _ = lines[0].split(" ", 2)
-            headers = {}
-            for line in lines[1:]:
-                name, _, value = line.partition(":")
-                headers[name.lower()] = value.strip()
-            length = int(headers.get("content-length", 0))
-            if length > MAXIMUM_BODY * (100 if self.is_control else 1) or "transfer-encoding" in headers:
-                self.answer(413, dumps(Refusal(413, "RequestEntityTooLarge", "the request is too large, or chunked").body).encode())
-                self.transport.close()
-                return
-            if len(self.buffer) < end + 4 + length:
-                return
-            request = Request(method, target, headers, bytes(self.buffer[end + 4:end + 4 + length]))
-            del self.buffer[:end + 4 + length]
-            self.busy = True
-            if self.is_control:
-                self.control(request)
-            else:
-                self.begin(request)
-
-    def begin(self, request):
-        server = self.server
-        server.counters["requests"] += 1
-        rule = server.faults.find(request.method, request.target, request.is_watch)
-        delay = server.faults.delay
-        if delay:
-            self.timers.append(server.loop.call_later(delay, self.run, request, rule))
-        else:
-            self.run(request, rule)
-
-    def run(self, request, rule):
-        if self.transport.is_closing():
-            return
-        if rule is not None:
-            self.server.counters["faults"] += 1
-            if rule.kind == "close":
-                self.transport.abort()
-            elif rule.kind == "garbage":
-                self.answer(200, b"<html>it works!</html>")
-            elif rule.kind == "status":
-                headers = {"Retry-After": str(rule.retry_after)} if rule.retry_after is not None else {}
-                self.refuse(Refusal(rule.status, rule.reason, rule.message, None, headers))
-            return
-        try:
-            request.user = self.server.access.identify(request.headers, self.certificate_user())
-            self.server.route(self, request)
-        except Refusal as refusal:
-            self.refuse(refusal)
-        except Exception as problem:  # a fault of the stand-in: say so, loudly
-            traceback.print_exc()
-            self.refuse(Refusal(500, "InternalError", f"the stand-in failed: {type(problem).__name__}: {problem}"))
-
-    def certificate_user(self):
-        certificate = self.transport.get_extra_info("peercert")
-        if not certificate:
-            return None
-        subject = [pair for part in certificate.get("subject", ()) for pair in part]
-        names = [value for name, value in subject if name == "commonName"]
-        return User(names[0], [value for name, value in subject if name == "organizationName"]) if names else None
-
-    # Answers
-
-    def refuse(self, refusal):
-        self.server.counters[str(refusal.status)] += 1
-        self.answer(refusal.status, dumps(refusal.body).encode(), refusal.headers)
-
-    def answer(self, status, body, headers=None):
-        if self.transport.is_closing():
-            return
-        head = f"HTTP/1.1 {status} {'OK' if status < 300 else 'Refused'}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        for name, value in (headers or {}).items():
-            head += f"{name}: {value}\r\n"
-        self.transport.write(head.encode() + b"\r\n" + body)
-        self.busy = False
-        if self.buffer:
-            self.server.loop.call_soon(self.process)
-
-    # Watches
-
-    def watch(self, resource, version, namespace, query):
-        watcher = Watcher(self.server.storage, resource, version, namespace, query, self.send)
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
-        self.server.counters["watches"] += 1
-        if not watcher.begin():
-            return self.end_watch()
-        self.watcher = watcher
-        self.server.watching.add(self)
-        seconds = float(query.get("timeoutSeconds") or 1800)
-        self.timers.append(self.server.loop.call_later(seconds, self.finish_watch))
-
-    def send(self, chunk):
-        """Watch events of one turn of the loop go out together."""
-        self.pending.append(chunk)
-        if not self.flushing and not self.server.faults.stalled:
-            self.flushing = True
-            self.server.loop.call_soon(self.flush)
-
-    def flush(self):
-        self.flushing = False
-        if self.server.faults.stalled or not self.pending or self.transport.is_closing():
-            return
-        if self.server.cutting and self.watcher:
-            chunk = self.pending[0]
-            self.transport.write(chunk[:len(chunk) // 2])
-            self.server.cutting.discard(self)
-            self.transport.close()
-            return
-        self.server.counters["events"] += len(self.pending)
-        self.transport.write(b"".join(self.pending))
-        self.pending.clear()
-        if self.transport.get_write_buffer_size() > MAXIMUM_BACKLOG:
-            self.transport.abort()
-
-    def finish_watch(self):
-        if self.watcher.bookmarks:
-            self.watcher.bookmark()
-        self.end_watch()
-
-    def end_watch(self):
-        """The end of the body; the connection can be used again."""
-        for timer in self.timers:
-            timer.cancel()
-        self.timers.clear()
-        if self.watcher:
-            self.watcher.end()
-            self.watcher = None
-            self.server.watching.discard(self)
-        if not self.transport.is_closing():
-            self.flush()
-            self.transport.write(b"0\r\n\r\n")
-            self.busy = False
-
-    def control(self, request):
-        try:
-            self.answer(200, dumps(self.server.control(json.loads(request.body or b"{}"))).encode())
-        except Refusal as refusal:
-            self.refuse(refusal)
-        except Exception as problem:
-            traceback.print_exc()
-            self.answer(400, dumps({"message": f"{type(problem).__name__}: {problem}"}).encode())
 
 
 class Server:
@@ -297,7 +100,9 @@ class Server:
         resource = self.storage.resource(group, plural)
         if resource is None or version not in resource.versions or len(rest) > 3:
             raise missing()
-        if namespace is not None and not resource.namespaced or namespace is None and resource.namespaced and (name or request.method == "POST"):
+        if namespace is not None and not resource.namespaced:
+            raise missing()
+        if namespace is None and resource.namespaced and (name or request.method == "POST"):
             raise missing()
         self.serve(connection, request, resource, version, namespace, name, subresource)
 
@@ -333,7 +138,8 @@ class Server:
                 raise Refusal(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
             return self.reply_entry(connection, resource, version, objects.create(resource, version, namespace, request.body, request), 201)
         if verb == "update":
-            return self.reply_entry(connection, resource, version, objects.replace(resource, version, namespace, name, subresource, request.body, request))
+            entry = objects.replace(resource, version, namespace, name, subresource, request.body, request)
+            return self.reply_entry(connection, resource, version, entry)
         if verb == "patch":
             content_type = request.headers.get("content-type", "").split(";")[0].strip()
             result, created = objects.patch(resource, version, namespace, name, subresource, content_type, request.body, request), False
@@ -342,14 +148,14 @@ class Server:
             return self.reply_entry(connection, resource, version, result, 201 if created else 200)
         options = json.loads(request.body) if request.body else {}
         if verb == "deletecollection":
-            body = json.loads(self.storage.page(resource, version, namespace, {k: v for k, v in request.query.items() if k.endswith("Selector")}))
-            for item in body["items"]:
+            selection = {name: value for name, value in request.query.items() if name.endswith("Selector")}
+            for item in json.loads(self.storage.page(resource, version, namespace, selection))["items"]:
                 objects.delete(resource, item["metadata"].get("namespace"), item["metadata"]["name"], options, request)
-            return self.reply(connection, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+            return self.reply(connection, SUCCESS)
         left = objects.delete(resource, namespace, name, options, request)
         if left is not None:
             return self.reply_entry(connection, resource, version, left)
-        self.reply(connection, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": {"name": name, "group": resource.group, "kind": resource.plural}})
+        self.reply(connection, SUCCESS | {"details": {"name": name, "group": resource.group, "kind": resource.plural}})
 
     def reply(self, connection, body, status=200):
         connection.answer(status, dumps(body).encode())
@@ -362,7 +168,8 @@ class Server:
         if self.access.tokens:
             self.access.tokens[token] = User(f"system:serviceaccount:{namespace}:{name}")
         expiry = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
-        self.reply(connection, {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "status": {"token": token, "expirationTimestamp": expiry}}, 201)
+        answer = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {}}
+        self.reply(connection, answer | {"status": {"token": token, "expirationTimestamp": expiry}}, 201)
 
     # Discovery
 
@@ -391,12 +198,14 @@ class Server:
                 continue
             common = {"namespaced": resource.namespaced, "kind": resource.kind}
             verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-            found.append({"name": resource.plural, "singularName": resource.singular, **common, "verbs": verbs, "shortNames": resource.short})
+            names = {"name": resource.plural, "singularName": resource.singular, "shortNames": resource.short}
+            found.append({**names, **common, "verbs": verbs})
             if resource.status:
                 found.append({"name": resource.plural + "/status", "singularName": "", **common, "verbs": ["get", "patch", "update"]})
         if not found:
             raise missing()
-        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{group}/{version}" if group else version, "resources": found}
+        group_version = f"{group}/{version}" if group else version
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": found}
 
     # Control
 
@@ -405,7 +214,8 @@ class Server:
             getattr(self, "control_" + key)(value)
         return {
             "version": str(self.storage.version), "counters": dict(self.counters), "watches": len(self.watching),
-            "connections": len(self.connections), "down": self.down, "used": {user: sorted(used) for user, used in self.access.used.items()},
+            "connections": len(self.connections), "down": self.down,
+            "used": {user: sorted(used) for user, used in self.access.used.items()},
         }
 
     def control_down(self, value):
@@ -464,7 +274,9 @@ class Server:
                 self.access.tokens[token] = User(user["user"], user.get("groups", ()), user.get("extra"))
 
     def control_listen(self, where):
-        for place in [(path, "127.0.0.1") for path in where.get("namespaces", ())] + [(None, address) for address in where.get("addresses", ())]:
+        places = [(path, "127.0.0.1") for path in where.get("namespaces", ())]
+        places += [(None, address) for address in where.get("addresses", ())]
+        for place in places:
             self.places.append(place)
             self.open(place)
 
@@ -522,70 +334,10 @@ def missing():
 
 def preference(version):
     """v2 before v1 before v1beta1 before v1alpha1."""
-    import re
-
     found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if not found:
         return (-1, 0, 0)
     return ({None: 2, "beta": 1, "alpha": 0}[found[2]], int(found[1]), int(found[3] or 0))
-
-
-def listening_socket(address, port):
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((address, port))
-    sock.setblocking(False)
-    return sock
-
-
-def socket_in_namespace(path, address, port):
-    """A socket stays in the network namespace in which it was made; only a thread goes there."""
-    result = []
-
-    def make():
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if libc.setns(fd, 0x40000000) != 0:
-                raise OSError(ctypes.get_errno(), f"setns {path}")
-            result.append(listening_socket(address, port))
-        except OSError as problem:
-            result.append(problem)
-        finally:
-            os.close(fd)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if isinstance(result[0], OSError):
-        raise result[0]
-    return result[0]
-
-
-def make_tls(folder):
-    """A CA, a certificate of 127.0.0.1, ::1 and localhost, and a client's (CN=admin, O=system:masters), made with openssl."""
-    os.makedirs(folder, exist_ok=True)
-
-    def run(*command):
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    run("openssl", "req", "-x509", *key, "-days", "2", "-subj", "/CN=stand-in CA", "-keyout", "ca.key", "-out", "ca.crt",
-        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
-    for name, subject, extension in (
-        ("server", "/CN=kubernetes", "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost,DNS:kubernetes.default.svc"),
-        ("client", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth"),
-    ):
-        run("openssl", "req", *key, "-subj", subject, "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        with open(f"{folder}/{name}.ext", "w") as file:
-            file.write(extension + "\n")
-        run("openssl", "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-extfile", f"{name}.ext", "-out", f"{name}.crt")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{folder}/server.crt", f"{folder}/server.key")
-    context.load_verify_locations(f"{folder}/ca.crt")
-    context.verify_mode = ssl.CERT_OPTIONAL
-    return context, {"ca": f"{folder}/ca.crt", "clientCertificate": f"{folder}/client.crt", "clientKey": f"{folder}/client.key"}
 
 
 def main():
@@ -597,11 +349,10 @@ def main():
     parser.add_argument("--history", type=int, default=20000, help="changes of each kind that watches can resume over")
     parser.add_argument("--bookmark-interval", type=float, default=5.0, metavar="SECONDS")
     parser.add_argument("--no-managed-fields", action="store_true", help="less work: no field ownership but that of server-side apply")
-    parser.add_argument("--graceful-pods", action="store_true", help="deleted pods on nodes stay until they are deleted with grace period 0")
+    parser.add_argument("--graceful-pods", action="store_true",
+                        help="deleted pods on nodes stay until they are deleted with grace period 0")
     options = parser.parse_args()
     # Objects live long: looking through them for garbage all the time costs more than it frees.
-    import gc
-
     gc.set_threshold(100_000, 50, 50)
     asyncio.run(Server(options).run())
 

@@ -70,14 +70,20 @@ def comparable(items) -> dict[tuple[str, str, str], dict]:
             if all(isinstance(entry, dict) and "name" in entry for entry in walked):
                 walked.sort(key=lambda entry: entry["name"])
             return walked
-        if isinstance(value, str):
-            return re.sub(r"^(ebpf-xdp-(?:keymgr|operator))-[0-9a-z]{10}$", r"\1", value)
         return value
+
+    def without_hash(holder: dict):
+        holder["name"] = re.sub(r"^(ebpf-xdp-(?:keymgr|operator)-config)-[0-9a-z]{10}$", r"\1", holder["name"])
 
     result = []
     for item in copy.deepcopy(list(items)):
         item = walk(item)
+        if item["kind"] == "ConfigMap":
+            without_hash(item["metadata"])
         template = item.get("spec", {}).get("template", {}) if isinstance(item.get("spec"), dict) else {}
+        for volume in template.get("spec", {}).get("volumes", []):
+            if "configMap" in volume:
+                without_hash(volume["configMap"])
         if template.get("metadata", {}).get("annotations") == {}:
             del template["metadata"]["annotations"]
         result.append(item)

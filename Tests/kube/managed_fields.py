@@ -48,7 +48,10 @@ def is_atomic_map(path, schema):
     for element in path:
         if not isinstance(schema, dict):
             return False
-        schema = schema.get("properties", {}).get(element[2:], schema.get("additionalProperties")) if element[:2] == "f:" else schema.get("items")
+        if element.startswith("f:"):
+            schema = schema.get("properties", {}).get(element[2:], schema.get("additionalProperties"))
+        else:
+            schema = schema.get("items")
     return isinstance(schema, dict) and schema.get("x-kubernetes-map-type") == "atomic"
 
 
@@ -82,9 +85,18 @@ def leaves(value, schema=None, path=(), into=None):
     return into
 
 
-def put(root, path, value, keys_of):
-    """Sets a leaf, making what is above it. `keys_of(path)`: how the list there merges."""
-    at, parent = root, None
+def find(items, element):
+    """The item of a list that a `k:` element names."""
+    wanted = json.loads(element[2:])
+    for item in items:
+        if isinstance(item, dict) and all(item.get(key) == value for key, value in wanted.items()):
+            return item
+    return None
+
+
+def put(root, path, value):
+    """Sets a leaf, making what is above it."""
+    at = root
     for index, element in enumerate(path):
         last = index == len(path) - 1
         if element == ".":
@@ -101,10 +113,9 @@ def put(root, path, value, keys_of):
                 child = at[name] = wanted()
             at = child
         elif element.startswith("k:"):
-            wanted = json.loads(element[2:])
-            found = next((item for item in at if isinstance(item, dict) and all(item.get(k) == v for k, v in wanted.items())), None)
+            found = find(at, element)
             if found is None:
-                found = dict(wanted)
+                found = json.loads(element[2:])
                 at.append(found)
             at = found
         else:
@@ -120,8 +131,7 @@ def take(root, path):
         if element.startswith("f:"):
             child = at.get(element[2:]) if isinstance(at, dict) else None
         else:
-            wanted = json.loads(element[2:])
-            child = next((item for item in at if isinstance(item, dict) and all(item.get(k) == v for k, v in wanted.items())), None) if isinstance(at, list) else None
+            child = find(at, element) if isinstance(at, list) else None
         if child is None:
             return
         steps.append((at, element, child))
@@ -248,7 +258,7 @@ class Managers:
             if not is_key(path):
                 take(live, path)
         for path, value in wanted.items():
-            put(live, path, value, None)
+            put(live, path, value)
         now = interned(wanted.keys())
         if now:
             if who not in owned or owned[who][0] != now:
@@ -267,8 +277,10 @@ def apply_conflict(conflicts, resource, name):
         (manager, paths), = by_manager.items()
         message = f"Apply failed with 1 conflict: conflict with {manager}: {paths[0]}"
     else:
-        parts = "\n".join(f"conflicts with {manager}:\n" + "\n".join(f"- {path}" for path in paths) for manager, paths in by_manager.items())
-        message = f"Apply failed with {len(conflicts)} conflicts: {parts}"
+        lines = []
+        for manager, paths in by_manager.items():
+            lines += [f"conflicts with {manager}:"] + [f"- {path}" for path in paths]
+        message = f"Apply failed with {len(conflicts)} conflicts: " + "\n".join(lines)
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
         for manager, paths in by_manager.items() for path in paths

@@ -10,13 +10,20 @@ import kinds
 import schema as schemas
 from managed_fields import Managers
 from refusal import MODIFIED, Refusal, already_exists, conflict, invalid, not_found
-from storage import clone
+from storage import Entry, clone
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 # Names of RBAC objects only have to fit into a path.
 LOOSE_NAME = re.compile(r"[^/%]+")
 # Fields that only the server writes.
 KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName")
+
+
+MERGE_PATCH, STRATEGIC_MERGE_PATCH = "application/merge-patch+json", "application/strategic-merge-patch+json"
+
+
+def unmet(title, given, actual):
+    return f"Precondition failed: {title} in precondition: {given}, {title} in object meta: {actual}"
 
 
 def now():
@@ -141,7 +148,7 @@ class Objects:
         version_before = obj["metadata"].pop("resourceVersion")
         if content_type == "application/json-patch+json":
             obj = json_patch(obj, patch)
-        elif content_type == "application/merge-patch+json" or content_type == "application/strategic-merge-patch+json" and not resource.custom:
+        elif content_type == MERGE_PATCH or content_type == STRATEGIC_MERGE_PATCH and not resource.custom:
             obj = merge(obj, patch)
         else:
             raise Refusal(415, "UnsupportedMediaType", f"the body of the request was in an unknown format - {content_type}")
@@ -152,7 +159,7 @@ class Objects:
     def apply(self, resource, version, namespace, name, subresource, body, request):
         manager = request.query.get("fieldManager")
         if not manager:
-            raise Refusal(422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+            raise Refusal(422, "Invalid", "PatchOptions is invalid: fieldManager: Required value: is required for apply patch")
         try:
             configuration = json.loads(body)
         except ValueError:
@@ -174,7 +181,9 @@ class Objects:
             configuration.pop("status", None)
         schema = self.merge_schema(resource, version)
         if schema:
-            schemas.prune(configuration, {**schema, "properties": {**schema.get("properties", {}), "metadata": {"x-kubernetes-preserve-unknown-fields": True}}}, False)
+            # Without defaults: nobody owns what nobody has written.
+            properties = {**schema.get("properties", {}), "metadata": {"x-kubernetes-preserve-unknown-fields": True}}
+            schemas.prune(configuration, {**schema, "properties": properties}, False)
         live = old.object() if old else {"metadata": {"name": name, **({"namespace": namespace} if resource.namespaced else {})}}
         managers = (old.managers if old else Managers()).applied(
             (manager, "Apply", subresource or ""), live, clone(configuration), schema, resource.api_version(version), now(),
@@ -196,7 +205,7 @@ class Objects:
         for field, given in ((f, (options.get("preconditions") or {}).get(f)) for f in ("uid", "resourceVersion")):
             if given and given != metadata[field]:
                 title = "UID" if field == "uid" else "ResourceVersion"
-                raise conflict(resource, name, f"Precondition failed: {title} in precondition: {given}, {title} in object meta: {metadata[field]}")
+                raise conflict(resource, name, unmet(title, given, metadata[field]))
         if request.dry_run:
             return old
         grace = options.get("gracePeriodSeconds", request.query.get("gracePeriodSeconds"))
@@ -261,7 +270,8 @@ class Objects:
             raise Refusal(400, "BadRequest", "the body is no object")
         given = (obj.pop("apiVersion", None) or resource.api_version(version), obj.pop("kind", None) or resource.kind)
         if given != (resource.api_version(version), resource.kind):
-            raise Refusal(400, "BadRequest", f"{given[1]} in version \"{given[0]}\" cannot be handled as a {resource.kind} of {resource.api_version(version)}")
+            wanted = f"{resource.kind} of {resource.api_version(version)}"
+            raise Refusal(400, "BadRequest", f'{given[1]} in version "{given[0]}" cannot be handled as a {wanted}')
         metadata = obj.setdefault("metadata", {})
         metadata.pop("managedFields", None)
         for field in [field for field, value in metadata.items() if value is None]:
@@ -290,7 +300,7 @@ class Objects:
         if metadata.get("resourceVersion") and metadata["resourceVersion"] != kept["resourceVersion"]:
             raise conflict(resource, name, MODIFIED)
         if metadata.get("uid") and metadata["uid"] != kept["uid"]:
-            raise conflict(resource, name, f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {kept['uid']}")
+            raise conflict(resource, name, unmet("UID", metadata["uid"], kept["uid"]))
         if subresource:
             # Of a status write nothing but the status counts.
             obj = {**before, "status": obj["status"]} if "status" in obj else {k: v for k, v in before.items() if k != "status"}
@@ -307,7 +317,8 @@ class Objects:
         if resource.generation and self.specification(resource, obj) != self.specification(resource, before):
             metadata["generation"] = kept.get("generation", 0) + 1
         if kept.get("deletionTimestamp") and set(metadata.get("finalizers") or []) - set(kept.get("finalizers") or []):
-            raise invalid(resource, name, [("metadata.finalizers", "Forbidden: no new finalizers can be added if the object is being deleted")])
+            why = "Forbidden: no new finalizers can be added if the object is being deleted"
+            raise invalid(resource, name, [("metadata.finalizers", why)])
         if obj == before and (operation == "Update" or request.managers.owned == old.managers.owned):
             # Nothing changes: no new version, no event.
             return old
@@ -323,7 +334,6 @@ class Objects:
 
     def store(self, resource, key, obj, managers, request):
         if request.dry_run:
-            from storage import Entry
             return Entry(key, 0, obj, managers, resource)
         return self.storage.put(resource, key, obj, managers)
 
@@ -335,26 +345,36 @@ class Objects:
             errors = []
             content = self.without_metadata(obj)
             schemas.prune(content, schema)
-            schemas.validate(content, {**schema, "required": [f for f in schema.get("required", []) if f != "metadata"]}, "", old and self.without_metadata(old), errors)
+            required = [field for field in schema.get("required", []) if field != "metadata"]
+            schemas.validate(content, {**schema, "required": required}, "", old and self.without_metadata(old), errors)
             if errors:
                 raise invalid(resource, name, errors)
             for field in [field for field in obj if field != "metadata" and field not in content]:
                 del obj[field]
             obj.update(content)
         if resource.plural == "events" and resource.group:
-            missing = [(field, "Required value") for field in ("eventTime", "reportingController", "reportingInstance", "action", "reason", "type") if not obj.get(field)]
-            if obj.get("regarding", {}).get("namespace", "default") != obj["metadata"].get("namespace"):
-                missing.append(("regarding.namespace", "does not match event.namespace"))
-            if len(obj.get("note", "").encode()) > 1024:
-                missing.append(("note", "can have at most 1024 bytes"))
-            if obj.get("series") and (obj["series"].get("count", 0) < 2 or not obj["series"].get("lastObservedTime")):
-                missing.append(("series", "count must be at least 2, and lastObservedTime is required"))
-            if old and {k: v for k, v in old.items() if k not in ("series", "metadata")} != {k: v for k, v in obj.items() if k not in ("series", "metadata")}:
-                missing.append(("event", "field is immutable"))
-            if missing:
-                raise invalid(resource, name, missing)
+            self.check_event(name, obj, old, resource)
         if resource.plural == "customresourcedefinitions" and not subresource:
             self.define(obj)
+
+    def check_event(self, name, obj, old, resource):
+        required = ("eventTime", "reportingController", "reportingInstance", "action", "reason", "type")
+        wrong = [(field, "Required value") for field in required if not obj.get(field)]
+        if obj.get("regarding", {}).get("namespace", "default") != obj["metadata"].get("namespace"):
+            wrong.append(("regarding.namespace", "does not match event.namespace"))
+        if len(obj.get("note", "").encode()) > 1024:
+            wrong.append(("note", "can have at most 1024 bytes"))
+        series = obj.get("series")
+        if series and (series.get("count", 0) < 2 or not series.get("lastObservedTime")):
+            wrong.append(("series", "count must be at least 2, and lastObservedTime is required"))
+
+        def fixed(event):
+            return {field: value for field, value in event.items() if field not in ("series", "metadata")}
+
+        if old and fixed(old) != fixed(obj):
+            wrong.append(("event", "field is immutable"))
+        if wrong:
+            raise invalid(resource, name, wrong)
 
     def define(self, crd):
         names, group = crd["spec"].get("names", {}), crd["spec"].get("group")
@@ -367,11 +387,15 @@ class Objects:
         else:
             for field in ("versions", "schemas", "status", "short", "singular", "storage_version", "fields"):
                 setattr(known, field, getattr(kind, field))
+        since = crd["metadata"].get("creationTimestamp", now())
         crd["status"] = {
             "acceptedNames": names, "storedVersions": [kind.storage_version],
             "conditions": [
-                {"type": "NamesAccepted", "status": "True", "reason": "NoConflicts", "message": "no conflicts found", "lastTransitionTime": crd["metadata"].get("creationTimestamp", now())},
-                {"type": "Established", "status": "True", "reason": "InitialNamesAccepted", "message": "the initial names have been accepted", "lastTransitionTime": crd["metadata"].get("creationTimestamp", now())},
+                {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since}
+                for kind, reason, message in (
+                    ("NamesAccepted", "NoConflicts", "no conflicts found"),
+                    ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+                )
             ],
         }
 

@@ -54,7 +54,7 @@ def validate(value, schema, path, old, errors):
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         wrong = False
     if wrong:
-        given = next((name for name, its in TYPES.items() if isinstance(value, its) and not (isinstance(value, bool) and name != "boolean")), "null")
+        given = "boolean" if isinstance(value, bool) else next(name for name, its in TYPES.items() if isinstance(value, its))
         errors.append((path, f'Invalid value: "{given}": {path} in body must be of type {kind}: "{given}"'))
         return
     if "enum" in schema and value not in schema["enum"]:

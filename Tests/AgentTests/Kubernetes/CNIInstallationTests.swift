@@ -156,7 +156,8 @@ import Testing
         #expect(try await problem("{").contains("is no list"))
         #expect(try await problem(#"{"cniVersion":"1.0.0","name":"n"}"#).contains("is no list"))
         #expect(
-            try await problem(#"{"cniVersion":"1.0.0","type":"multus"}"#, name: "00-multus.conf").contains("single plugin"))
+            try await problem(#"{"cniVersion":"1.0.0","type":"multus"}"#, name: "00-multus.conf").contains(
+                "single plugin"))
         #expect(try await problem(#"{"cniVersion":"1.0.0","plugins":[]}"#).contains("no plugin that makes"))
         #expect(
             try await problem(#"{"cniVersion":"1.0.0","plugins":[{"type":"xdp-encryptor-cni"}]}"#)

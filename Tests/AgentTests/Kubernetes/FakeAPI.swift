@@ -121,7 +121,7 @@ final class FakeTime: Sendable {
 
     /// Gives tasks the time to run up to their next wait.
     func settle() async {
-        for _ in 0..<5 { try? await Task.sleep(for: .milliseconds(4)) }
+        for _ in 0..<10 { try? await Task.sleep(for: .milliseconds(4)) }
     }
 
     var clock: KubernetesClock {

@@ -117,9 +117,9 @@ import Testing
     @Test("A young pod is waited for until the operator has decided")
     func waits() async throws {
         try await withFolder { folder in
-            let gate = try gate(folder, decision: .seconds(20))
+            let gate = try gate(folder, decision: .seconds(200))
             pod([:], age: 0)
-            let request = try request(patience: 10_000)
+            let request = try request(patience: 200_000)
             async let reply = gate.handle(request)
             try await Task.sleep(for: .milliseconds(300))
             pod2(marked)
@@ -157,26 +157,26 @@ import Testing
             var status = stat()
             #expect(stat(path, &status) == 0 && status.st_mode & 0o777 == 0o600)
             let request = try request(annotations: marked, patience: 20_000)
-            let reply = try await Task.detached { try CNIClient(socket: path).ask(request) }.value
+            let reply = try await onThread { try CNIClient(socket: path).ask(request) }
             #expect(reply == CNIReply(.done, isProtected: true))
 
             // One that connects and says nothing does not hold up the next.
             let silent = try UnixSocket.connect(path, timeout: .seconds(1))
-            let garbage = try await Task.detached {
+            let garbage = try await onThread {
                 let connection = try UnixSocket.connect(path, timeout: .seconds(1))
                 let isWritten = connection.write(Array("{\"version\":9}\n".utf8))
                 #expect(isWritten)
                 return connection.readLine(until: .now + .seconds(2)).flatMap {
                     CNIMessage.decode(CNIReply.self, from: $0)
                 }
-            }.value
+            }
             #expect(garbage?.outcome == .refused)
-            let again = try await Task.detached { try CNIClient(socket: path).ask(request) }.value
+            let again = try await onThread { try CNIClient(socket: path).ask(request) }
             #expect(again.outcome == .done)
             _ = consume silent
             server.stop()
             await #expect(throws: CNIClient.Absent.self) {
-                try await Task.detached { _ = try CNIClient(socket: path).ask(request) }.value
+                _ = try await onThread { try CNIClient(socket: path).ask(request) }
             }
         }
     }
@@ -206,7 +206,7 @@ import Testing
                     pass
                 sys.exit(0 if answer == b"" else 1)
                 """
-            #expect(run(["python3", "-c", python]) == 0)
+            #expect(try await onThread { run(["python3", "-c", python]) } == 0)
         }
     }
 

@@ -24,3 +24,11 @@ func withFolder<R>(_ body: (String) async throws -> R) async throws -> R {
     }
     return try await body(path)
 }
+
+/// What blocks must not take a thread of the pool: there are as many as processors, and other tests need them.
+func onThread<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
+    try await withCheckedThrowingContinuation { continuation in
+        let error = startThread { continuation.resume(with: Result { try body() }) }
+        if error != 0 { continuation.resume(throwing: FileError("start a thread for", "a test", errno: error)) }
+    }
+}
