@@ -122,7 +122,9 @@ import Testing
                 $0.regarding?.name == "cart-v1" && $0.reason == "EncryptionRequested"
             }
         }
-        #expect(try await world.all(Event.self).contains { $0.reason == "SubsetNotFound" && $0.type == "Warning" })
+        try await world.eventually("warnings") {
+            try await world.all(Event.self).contains { $0.reason == "SubsetNotFound" && $0.type == "Warning" }
+        }
 
         // The API server is gone for a while, then it is throttling and forgets its history: nothing changes.
         try world.server.control(#"{"down": true}"#)
@@ -136,9 +138,9 @@ import Testing
         // A policy that asks for one of them too; the mesh resource goes.
         let ask =
             #"{"apiVersion": "encryption.ebpf.xdp/v1alpha1", "kind": "EncryptionPolicy", "metadata": {"name": "v1"}, "spec": {"podSelector": {"matchLabels": {"version": "v1"}}}}"#
-        #expect(
-            try world.server.request("POST", "/apis/encryption.ebpf.xdp/v1alpha1/encryptionpolicies", body: ask).status
-                == 201)
+        let made = try world.server.request(
+            "POST", "/apis/encryption.ebpf.xdp/v1alpha1/encryptionpolicies", body: ask)
+        #expect(made.status == 201, "\(made.body)")
         try await world.eventually("both ask") {
             try await world.client.get(Pod.self, key("shop/cart-v1")).metadata.annotations?["ebpf.xdp/policy"]
                 == "strict;EncryptionPolicy/v1,VirtualService/shop/cart"
@@ -171,9 +173,9 @@ import Testing
         first.stop(SIGKILL)
         let ask =
             #"{"apiVersion": "encryption.ebpf.xdp/v1alpha1", "kind": "EncryptionPolicy", "metadata": {"name": "all"}, "spec": {}}"#
-        #expect(
-            try world.server.request("POST", "/apis/encryption.ebpf.xdp/v1alpha1/encryptionpolicies", body: ask).status
-                == 201)
+        let made = try world.server.request(
+            "POST", "/apis/encryption.ebpf.xdp/v1alpha1/encryptionpolicies", body: ask)
+        #expect(made.status == 201, "\(made.body)")
         try await world.eventually("the second works") { try await world.wanted().count == 7 }
         #expect(try await world.all(EncryptionEpochObject.self).count == 1)
         second.stop()

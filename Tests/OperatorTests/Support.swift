@@ -18,32 +18,32 @@ struct Fixture {
         let url = try #require(Bundle.module.url(forResource: "Fixtures/\(name)", withExtension: "yaml"))
         let text = try String(contentsOf: url, encoding: .utf8)
         objects = try text.components(separatedBy: "\n---\n").map { document in
-            try #require(Self.value(try YAML(Array(document.utf8)), isText: false) as? [String: Any])
+            try #require(Self.value(try YAML(Array(document.utf8)), Self.textMaps) as? [String: Any])
         }
     }
 
     /// Kinds of maps in which everything is text.
     private static let textMaps: Set<String> = ["labels", "annotations", "matchLabels", "selector", "data"]
 
-    private static func value(_ yaml: YAML, isText: Bool) -> Any {
+    private static func value(_ yaml: YAML, _ textMaps: Set<String>, isText: Bool = false) -> Any {
         switch yaml {
         case .scalar(let text):
             if isText { return text }
             if text == "true" || text == "false" { return text == "true" }
             return Int(text) ?? text
-        case .list(let list): return list.map { value($0, isText: isText) }
+        case .list(let list): return list.map { value($0, textMaps, isText: isText) }
         case .map(let map):
             return map.reduce(into: [String: Any]()) { object, pair in
                 let isMapOfText: Bool
                 if case .map(let inner) = pair.value {
                     // `workloadSelector: {labels: ...}` has one more level; a Service's selector has not.
                     isMapOfText =
-                        Self.textMaps.contains(pair.key)
+                        textMaps.contains(pair.key)
                         && !inner.contains { ["matchLabels", "matchExpressions"].contains($0.key) }
                 } else {
                     isMapOfText = false
                 }
-                object[pair.key] = value(pair.value, isText: isText || isMapOfText)
+                object[pair.key] = value(pair.value, textMaps, isText: isText || isMapOfText)
             }
         }
     }
@@ -53,10 +53,10 @@ struct Fixture {
         try objects.map { String(decoding: try JSONSerialization.data(withJSONObject: $0), as: UTF8.self) }
     }
 
-    /// A YAML file with one object, as JSON.
+    /// A YAML file with one CRD, as JSON: in a schema, `labels` is the name of a property.
     static func json(ofYAML path: String) throws -> String {
         let bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path)))
-        let object = value(try YAML(bytes), isText: false)
+        let object = value(try YAML(bytes), [])
         return String(decoding: try JSONSerialization.data(withJSONObject: object), as: UTF8.self)
     }
 
