@@ -4,6 +4,7 @@
 #define XE_DECRYPT_BPF_H
 
 #include "encrypt.bpf.h"
+#include "local.bpf.h"
 #include "replay.bpf.h"
 
 /* A packet of a protected peer that carries no SPI of ours: what happens with it. */
@@ -194,8 +195,8 @@ XE_INLINE __u32 xe_receive_peer(void *ctx, const int skb, struct xe_scratch *s, 
 	return verdict;
 }
 
-/* The verdict on a frame that enters a pod. */
-XE_INLINE __u32 xe_receive(void *ctx, const int skb, struct xe_scratch *s)
+/* The verdict on a frame that enters a pod. `from_pod`: if it comes from a pod of this node, that is known to be true. */
+XE_INLINE __u32 xe_receive(void *ctx, const int skb, struct xe_scratch *s, int from_pod)
 {
 	struct xe_packet *p = &s->packet;
 	struct xe_endpoint *source;
@@ -217,7 +218,7 @@ XE_INLINE __u32 xe_receive(void *ctx, const int skb, struct xe_scratch *s)
 	if (!source)
 		return xe_receive_stranger(p);
 	if (source->flags & XE_ENDPOINT_LOCAL)
-		return XE_PASS_SAME_NODE;
+		return from_pod ? XE_PASS_SAME_NODE : xe_receive_forged(p, source);
 	return xe_receive_peer(ctx, skb, s, source);
 }
 

@@ -3,6 +3,7 @@
  * Entry points of the kernel half. Start here, then:
  *
  *     encrypt.bpf.h, decrypt.bpf.h   what happens to a packet, in order
+ *     local.bpf.h                    packets under the address of a pod of this node
  *     packet.bpf.h, aad.bpf.h        reading packets, resizing them, checksums
  *     gcm.bpf.h, ghash.bpf.h         the cipher
  *     replay.bpf.h                   windows
@@ -15,6 +16,7 @@
 #include "encrypt.bpf.h"
 #include "install.bpf.h"
 #include "known.bpf.h"
+#include "local.bpf.h"
 #include "upgrade.bpf.h"
 #include "verdict.bpf.h"
 
@@ -22,9 +24,21 @@
 #define XE_TCX_NEXT -1
 #define XE_TCX_DROP 2
 
-/* Metadata that XDP puts before a frame which it has judged, for the guard behind it. */
+/* Metadata that XDP puts before a frame, for the guard of the pod that it reaches. */
 struct xe_marker {
-	__u64 value;
+	__u64 value; /* xe_marker_value: nobody but our programs knows one */
+};
+
+enum xe_mark {
+	XE_MARK_NONE,
+	/* xe_decrypt has judged this frame on the same interface: nothing is left to be done. */
+	XE_MARK_JUDGED,
+	/*
+	 * It left a protected pod of this node in clear. Says where a frame comes from and nothing else: the guard asks for it only
+	 * when the source is a pod of this node. It also covers what may stand there when a pod forwards a frame with its metadata:
+	 * a frame that was judged at one pod must not count as judged at the next.
+	 */
+	XE_MARK_LEFT_POD,
 };
 
 /* Takes this CPU's scratch; NULL when somebody has it, which cannot be. */
@@ -64,8 +78,14 @@ XE_INLINE int xe_tcx_action(__u32 verdict)
 	return xe_is_pass(verdict) ? XE_TCX_NEXT : XE_TCX_DROP;
 }
 
-/* Marks a frame as judged. Returns 0, or a verdict. */
-XE_INLINE __u32 xe_mark(struct xdp_md *ctx)
+/* Two values of one secret that are never equal. */
+XE_INLINE __u64 xe_marker_value(const struct xe_config *settings, const enum xe_mark mark)
+{
+	return mark == XE_MARK_JUDGED ? settings->marker : ~settings->marker;
+}
+
+/* Marks a frame. Returns 0, or a verdict. */
+XE_INLINE __u32 xe_set_mark(struct xdp_md *ctx, const enum xe_mark mark)
 {
 	struct xe_config *settings = xe_only(config);
 	struct xe_marker *marker;
@@ -77,30 +97,37 @@ XE_INLINE __u32 xe_mark(struct xdp_md *ctx)
 	marker = (void *)(long)ctx->data_meta;
 	if ((void *)(marker + 1) > (void *)(long)ctx->data)
 		return XE_FAULT_PACKET;
-	marker->value = settings->marker;
+	marker->value = xe_marker_value(settings, mark);
 	return 0;
 }
 
-XE_INLINE int xe_is_marked(struct __sk_buff *ctx)
+XE_INLINE enum xe_mark xe_mark_of(struct __sk_buff *ctx)
 {
 	struct xe_config *settings = xe_only(config);
 	struct xe_marker *marker = (void *)(long)ctx->data_meta;
 
 	if (!settings || settings->marker == 0 || (void *)(marker + 1) > (void *)(long)ctx->data)
-		return 0;
-	return marker->value == settings->marker;
+		return XE_MARK_NONE;
+	if (marker->value == xe_marker_value(settings, XE_MARK_JUDGED))
+		return XE_MARK_JUDGED;
+	return marker->value == xe_marker_value(settings, XE_MARK_LEFT_POD) ? XE_MARK_LEFT_POD : XE_MARK_NONE;
 }
 
 XE_INLINE int xe_encrypt_xdp(struct xdp_md *ctx)
 {
 	struct xe_scratch *s = xe_scratch_take();
-	__u32 verdict;
+	__u32 verdict, fault;
 
 	if (!s) {
 		xe_count_verdict(XE_FAULT_SCRATCH, 0);
 		return XDP_ABORTED;
 	}
 	verdict = xe_send(ctx, 0, s);
+	if (xe_is_pass(verdict) && verdict != XE_ENCRYPTED) {
+		fault = xe_set_mark(ctx, XE_MARK_LEFT_POD);
+		if (fault)
+			verdict = fault;
+	}
 	xe_finish(s, verdict, XE_HOOK_ENCRYPT);
 	return xe_xdp_action(verdict);
 }
@@ -114,9 +141,10 @@ XE_INLINE int xe_decrypt_xdp(struct xdp_md *ctx)
 		xe_count_verdict(XE_FAULT_SCRATCH, 0);
 		return XDP_ABORTED;
 	}
-	verdict = xe_receive(ctx, 0, s);
+	/* What came through the host's end of the veth has been looked at there. */
+	verdict = xe_receive(ctx, 0, s, 1);
 	if (xe_is_pass(verdict)) {
-		fault = xe_mark(ctx);
+		fault = xe_set_mark(ctx, XE_MARK_JUDGED);
 		if (fault)
 			verdict = fault;
 	}
@@ -145,17 +173,44 @@ int xe_decrypt(struct xdp_md *ctx)
 SEC("tc")
 int xe_guard(struct __sk_buff *ctx)
 {
+	enum xe_mark mark = xe_mark_of(ctx);
 	struct xe_scratch *s;
 	__u32 verdict;
 
-	if (xe_is_marked(ctx))
+	if (mark == XE_MARK_JUDGED)
 		return XE_TCX_NEXT;
 	s = xe_scratch_take();
 	if (!s) {
 		xe_count_verdict(XE_FAULT_SCRATCH, 0);
 		return XE_TCX_DROP;
 	}
-	verdict = xe_receive(ctx, 1, s);
+	verdict = xe_receive(ctx, 1, s, mark == XE_MARK_LEFT_POD);
+	xe_finish(s, verdict, XE_HOOK_DECRYPT);
+	return xe_tcx_action(verdict);
+}
+
+/*
+ * tcx egress on the host's end of a pod's veth: what goes into the pod, on its way to xe_decrypt. Refuses what goes under the address
+ * of a pod of this node and has not come out of one.
+ */
+SEC("tc")
+int xe_local(struct __sk_buff *ctx)
+{
+	struct xe_scratch *s;
+	__u32 verdict;
+
+	if (xe_is_from_pod(ctx) || xe_is_foreign(ctx))
+		return XE_TCX_NEXT;
+	s = xe_scratch_take();
+	if (!s) {
+		xe_count_verdict(XE_FAULT_SCRATCH, 0);
+		return XE_TCX_DROP;
+	}
+	verdict = xe_receive_from_outside(ctx, s);
+	if (verdict == XE_NOT_LOCAL) {
+		xe_scratch_give(s);
+		return XE_TCX_NEXT;
+	}
 	xe_finish(s, verdict, XE_HOOK_DECRYPT);
 	return xe_tcx_action(verdict);
 }

@@ -152,6 +152,18 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } key_uses SEC(".maps");
 
+/*
+ * Devices by which packets of our protected pods come into the host's namespace: the host's ends of their veths, and bridges that have
+ * nothing but veths. Key and value are the interface index. This kind of map, because the kernel takes a device out when it goes: a
+ * later one with the same index is not in it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, XE_HOST_ENDS);
+} host_ends SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);

@@ -512,6 +512,31 @@ XE_INLINE __u32 xe_resize_skb(struct __sk_buff *ctx, const struct xe_packet *p, 
 	return bpf_skb_store_bytes(ctx, p->l4, header, len, 0) ? XE_FAULT_PACKET : 0;
 }
 
+/*
+ * xe_patch for tcx, by helpers only. One direct write in a tcx program, and the verifier puts code in front of the program that makes
+ * the packet ours alone. Where somebody else holds it as well (a packet socket that listens), kernels to 6.18 lose its metadata then,
+ * before the program can read it.
+ */
+XE_INLINE __u32 xe_patch_skb(struct __sk_buff *ctx, const struct xe_packet *p, __u32 l4_len, __u16 checksum)
+{
+	__u16 udp[2] = {bpf_htons(l4_len), checksum}, total = bpf_htons(XE_IPV4_LEN + l4_len), before, sum;
+	long error;
+
+	if (p->ipv6) {
+		error = bpf_skb_store_bytes(ctx, p->l3 + 4, &udp[0], 2, 0);
+	} else {
+		error = bpf_skb_load_bytes(ctx, p->l3 + 2, &before, 2) | bpf_skb_load_bytes(ctx, p->l3 + 10, &sum, 2);
+		/* RFC 1624, equation 3 */
+		sum = ~xe_fold((__u64)(__u16)~sum + (__u16)~before + total);
+		error |= bpf_skb_store_bytes(ctx, p->l3 + 2, &total, 2, 0) | bpf_skb_store_bytes(ctx, p->l3 + 10, &sum, 2, 0);
+	}
+	if (p->protocol == XE_PROTO_UDP)
+		error |= bpf_skb_store_bytes(ctx, p->l4 + 4, udp, 4, 0);
+	else
+		error |= bpf_skb_store_bytes(ctx, p->l4 + (p->protocol == XE_PROTO_TCP ? 16 : 2), &udp[1], 2, 0);
+	return error ? XE_FAULT_PACKET : 0;
+}
+
 /* Sets the lengths and checksums of a packet whose L4 part has become `l4_len` bytes long. Returns 0 or a verdict. */
 XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, __u32 l4_len, __u16 checksum)
 {
@@ -519,6 +544,8 @@ XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, __
 	__u32 l3 = p->l3, l4 = p->l4;
 	__u8 *header;
 
+	if (skb)
+		return xe_patch_skb(ctx, p, l4_len, checksum);
 	xe_opaque(l3);
 	xe_opaque(l4);
 	if (l3 > XE_L3_MAX || l4 > XE_L4_MAX)

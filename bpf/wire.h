@@ -42,6 +42,7 @@
 #define XE_CIDRS_DEFAULT 1024
 #define XE_WINDOWS_DEFAULT 262144 /* (security association, lane) pairs that may be seen */
 #define XE_EVENTS_BYTES 262144
+#define XE_HOST_ENDS 8192 /* devices of the host that lead to protected pods */
 
 /* ---- addresses and endpoints ---- */
 
@@ -245,7 +246,7 @@ enum xe_config_flag {
 
 /* The one value of `config`. */
 struct xe_config {
-	__u64 marker; /* random: metadata by which the guard knows what XDP has judged */
+	__u64 marker; /* random, neither 0 nor all ones: metadata by which the guard knows what XDP has judged */
 	__u64 last_association; /* id given out last; counted up by xe_install */
 	__u32 sending; /* epoch that senders use; 0: none yet */
 	__u32 window; /* replay window, packets: a power of two, 64 to XE_WINDOW_MAX; `windows` was made for it */

@@ -62,6 +62,9 @@ extension BPFProgram {
         public let action: UInt32
         /// The packet afterwards.
         public let packet: [UInt8]
+        /// XDP metadata in front of it afterwards; empty unless the run was given metadata or a device. Without them it is part
+        /// of `packet`.
+        public let metadata: [UInt8]
         /// Of one run, averaged, in nanoseconds.
         public let nanoseconds: UInt32
     }
@@ -110,8 +113,42 @@ extension BPFProgram {
         }
         try check(result, "run program \(name) on a packet of \(packet.count) bytes")
         output.removeLast(max(0, output.count - Int(options.data_size_out)))
-        if usesContext { output.removeFirst(min(Int(context.data), output.count)) }
-        return PacketRun(action: options.retval, packet: output, nanoseconds: options.duration)
+        var left: [UInt8] = []
+        if usesContext {
+            left = Array(output.prefix(Int(context.data)))
+            output.removeFirst(left.count)
+        }
+        return PacketRun(action: options.retval, packet: output, metadata: left, nanoseconds: options.duration)
+    }
+
+    /// Runs a tc program on a packet, from the Ethernet header on, that came into this namespace by the device with number
+    /// `arrivingFrom` (`ingress_ifindex`; 0: by none).
+    public borrowing func run(packet: [UInt8], arrivingFrom device: UInt32, repeating: Int32 = 1) throws(BPFError)
+        -> PacketRun
+    {
+        var output = [UInt8](repeating: 0, count: packet.count + 512)
+        var context = __sk_buff()
+        context.ingress_ifindex = device
+        var options = bpf_test_run_opts()
+        options.sz = MemoryLayout<bpf_test_run_opts>.size
+        options.repeat = repeating
+        let fd = self.fd
+        let result = packet.withUnsafeBytes { input in
+            output.withUnsafeMutableBytes { output in
+                withUnsafeMutableBytes(of: &context) { context in
+                    options.data_in = input.baseAddress
+                    options.data_size_in = UInt32(input.count)
+                    options.data_out = output.baseAddress
+                    options.data_size_out = UInt32(output.count)
+                    options.ctx_in = UnsafeRawPointer(context.baseAddress)
+                    options.ctx_size_in = UInt32(context.count)
+                    return bpf_prog_test_run_opts(fd, &options)
+                }
+            }
+        }
+        try check(result, "run program \(name) on a packet of \(packet.count) bytes")
+        output.removeLast(max(0, output.count - Int(options.data_size_out)))
+        return PacketRun(action: options.retval, packet: output, metadata: [], nanoseconds: options.duration)
     }
 
     /// Runs a `SEC("syscall")` program. Its context is read and written in place; the result is what the program returned.

@@ -7,6 +7,7 @@ internal import Netlink
 struct Attacher: Sendable {
     let pins: Pins
     let records: RecordFolder
+    var hostEnds: HostEnds { HostEnds(pins: pins) }
 
     init(options: Datapath.Options) {
         pins = Pins(root: options.pinPath)
@@ -18,15 +19,23 @@ struct Attacher: Sendable {
         let encrypt: BPFProgram
         let decrypt: BPFProgram
         let `guard`: BPFProgram
+        /// nil: an earlier build, which has none.
+        let local: BPFProgram?
 
-        init(encrypt: consuming BPFProgram, decrypt: consuming BPFProgram, `guard` guardian: consuming BPFProgram) {
+        init(
+            encrypt: consuming BPFProgram, decrypt: consuming BPFProgram, `guard` guardian: consuming BPFProgram,
+            local: consuming BPFProgram?
+        ) {
             self.encrypt = encrypt
             self.decrypt = decrypt
             self.guard = guardian
+            self.local = local
         }
 
-        borrowing func id(_ hook: PodHook) throws(BPFError) -> UInt32 {
+        /// The kernel's number of a program; nil when there is none for this hook.
+        borrowing func id(_ hook: PodHook) throws(BPFError) -> UInt32? {
             switch hook {
+            case .local: try local?.info().id
             case .guard: try self.guard.info().id
             case .decrypt: try decrypt.info().id
             case .encrypt: try encrypt.info().id
@@ -35,6 +44,11 @@ struct Attacher: Sendable {
 
         borrowing func swap(into link: borrowing BPFLink, at hook: PodHook) throws(BPFError) {
             switch hook {
+            case .local:
+                switch local {
+                case .some(let program): try link.update(to: program)
+                case .none: break
+                }
             case .guard: try link.update(to: self.guard)
             case .decrypt: try link.update(to: decrypt)
             case .encrypt: try link.update(to: encrypt)
@@ -49,7 +63,8 @@ extension Attacher {
     /// Attaches all programs, or repairs what is missing. When it fails and the pod was not attached before, nothing is left behind.
     func attach(_ pod: PodInterface, _ programs: borrowing Programs) throws(DatapathError) -> Attachment {
         try Self.check(name: pod.name)
-        let wasLinked = try Files.list(pins.linkFolder(pod.name)).count == PodHook.allCases.count
+        // By an earlier build perhaps, which had no program at the hook `local`.
+        let wasLinked = PodHook.allCases.allSatisfy { $0 == .local || Files.exists(pins.link($0, pod: pod.name)) }
         let device = try PodDevice(pod)
         if var record = try records.read(pod.name) {
             if record.namespace != device.namespace.identity || record.podIndex != device.podIndex
@@ -65,10 +80,8 @@ extension Attacher {
         }
         do throws(DatapathError) {
             try prepare(device)
-            // What must come in verified is refused from here on, before our own packets ask peers to answer encrypted.
-            try ensure(.guard, device, programs)
-            try ensure(.decrypt, device, programs)
-            try ensure(.encrypt, device, programs)
+            try hostEnds.refresh(arriving: [device.hostIndex])
+            for hook in PodHook.allCases { try ensure(hook, device, programs) }
         } catch {
             if !wasLinked { try? detach(name: pod.name) }
             throw error
@@ -101,13 +114,14 @@ extension Attacher {
     ) throws(DatapathError) {
         let pod = device.pod.name
         let path = pins.link(hook, pod: pod)
-        let index = hook == .encrypt ? device.hostIndex : device.podIndex
+        let index = hook.isOnHost ? device.hostIndex : device.podIndex
         do {
+            guard let wanted = try programs.id(hook) else { return }
             if Files.exists(path) {
                 let link = try BPFLink(pinned: path)
                 let info = try link.info()
                 if info.interfaceIndex == index {
-                    if info.programID != (try programs.id(hook)) { try programs.swap(into: link, at: hook) }
+                    if info.programID != wanted { try programs.swap(into: link, at: hook) }
                     return
                 }
                 // Of a device that has gone.
@@ -120,7 +134,7 @@ extension Attacher {
             throw error
         } catch {
             let hint =
-                hook != .guard && [EBUSY, EEXIST].contains(((error as? BPFError)?.errno) ?? 0)
+                hook.isXDP && [EBUSY, EEXIST].contains(((error as? BPFError)?.errno) ?? 0)
                 ? " (another XDP program is attached there: remove it first)" : ""
             throw DatapathError(.failed, "pod \(pod): \(error)\(hint)")
         }
@@ -130,8 +144,13 @@ extension Attacher {
         _ hook: PodHook, _ device: borrowing PodDevice, _ index: Int32, _ programs: borrowing Programs
     ) throws(BPFError) -> BPFLink {
         switch hook {
+        case .local:
+            switch programs.local {
+            case .some(let program): return try BPFLink.attachTCX(program, interfaceIndex: index, hook: .egress)
+            case .none: throw BPFError(operation: "attach \(hook.rawValue)", errno: EINVAL)
+            }
         case .encrypt: return try BPFLink.attachXDP(programs.encrypt, interfaceIndex: index)
-        case .decrypt, .guard:
+        case .guard, .decrypt:
             // Links cannot be returned from the closure by value, so it hands the link over in a box.
             let box = Box()
             try device.namespace.run { () throws(BPFError) in
@@ -188,21 +207,27 @@ extension Attacher {
     /// Undoes `attach`, in the opposite order. What has gone with its namespace is let go.
     func detach(name: String) throws(DatapathError) {
         try Self.check(name: name)
-        for hook in PodHook.allCases.reversed() {
-            let path = pins.link(hook, pod: name)
-            guard Files.exists(path) else { continue }
-            // At once, not when the kernel gets round to it; a link without a device has nothing to detach.
-            if let link = try? BPFLink(pinned: path) { try? link.detach() }
-            try Files.remove(path)
-        }
+        for hook in PodHook.allCases.reversed() { try release(hook, pod: name) }
         try Files.removeFolder(pins.linkFolder(name))
+        // Whatever has become of the map: it says who may come in, and the pod that could is gone.
+        try? hostEnds.refresh()
         if let record = try records.read(name) { try record.putBack() }
         try records.remove(name)
+    }
+
+    /// Takes one program off a pod; nothing happens when it is not there.
+    func release(_ hook: PodHook, pod: String) throws(DatapathError) {
+        let path = pins.link(hook, pod: pod)
+        guard Files.exists(path) else { return }
+        // At once, not when the kernel gets round to it; a link without a device has nothing to detach.
+        if let link = try? BPFLink(pinned: path) { try? link.detach() }
+        try Files.remove(path)
     }
 
     /// What is attached; `programs` gives the ids of the programs that links should hold.
     func attachments(programIDs: [PodHook: UInt32]) throws(DatapathError) -> [String: Attachment] {
         var attachments: [String: Attachment] = [:]
+        let known = programIDs[.local] == nil ? nil : hostEnds.present() ?? []
         for name in try names() {
             guard let record = try records.read(name) else {
                 // Links without a record: it was lost, so nobody knows which pod they belong to.
@@ -212,7 +237,7 @@ extension Attacher {
             }
             attachments[name] = Attachment(
                 pod: record.pod, podIndex: record.podIndex, hostIndex: record.hostIndex,
-                isWhole: isWhole(record, programIDs))
+                isWhole: isWhole(record, programIDs) && known?.contains(record.hostIndex) != false)
         }
         return attachments
     }
@@ -221,24 +246,26 @@ extension Attacher {
         guard let namespace = try? NetworkNamespace(path: record.pod.networkNamespace),
             namespace.identity == record.namespace
         else { return false }
-        return PodHook.allCases.allSatisfy { hook in
+        return programIDs.allSatisfy { hook, programID in
             guard let link = try? BPFLink(pinned: pins.link(hook, pod: record.pod.name)), let info = try? link.info()
             else {
                 return false
             }
-            return info.programID == programIDs[hook]
-                && info.interfaceIndex == (hook == .encrypt ? record.hostIndex : record.podIndex)
+            return info.programID == programID
+                && info.interfaceIndex == (hook.isOnHost ? record.hostIndex : record.podIndex)
         }
     }
 
     /// Puts these programs into every link that holds others: each packet sees the old program or the new one.
     func swapPrograms(_ programs: borrowing Programs) throws(DatapathError) {
-        for name in try pins.linkedPods() {
-            for hook in PodHook.allCases where Files.exists(pins.link(hook, pod: name)) {
+        let pods = try pins.linkedPods()
+        // Senders first: a new guard may ask for a mark that an earlier build does not put on what leaves.
+        for hook in PodHook.allCases.reversed() {
+            for name in pods where Files.exists(pins.link(hook, pod: name)) {
                 do {
                     let link = try BPFLink(pinned: pins.link(hook, pod: name))
                     let info = try link.info()
-                    if info.interfaceIndex != 0, info.programID != (try programs.id(hook)) {
+                    if info.interfaceIndex != 0, let wanted = try programs.id(hook), info.programID != wanted {
                         try programs.swap(into: link, at: hook)
                     }
                 } catch {

@@ -46,7 +46,10 @@ public final class Datapath: DatapathControl {
     public static func removeAll(pinPath: String, stateDirectory: String) throws(DatapathError) {
         let attacher = Attacher(options: Options(nodeID: 1, pinPath: pinPath, stateDirectory: stateDirectory))
         let lock = Files.exists(pinPath) ? try FolderLock(pinPath) : nil
-        for name in try attacher.names() { try attacher.detach(name: name) }
+        let names = try attacher.names()
+        // From all pods first: while the pods go one by one, those that are left would refuse what the others send.
+        for name in names { try attacher.release(.local, pod: name) }
+        for name in names { try attacher.detach(name: name) }
         try Files.removeFolder(pinPath)
         try Files.removeFolder(attacher.records.path)
         withExtendedLifetime(lock) {}
@@ -56,9 +59,11 @@ public final class Datapath: DatapathControl {
 // MARK: - DatapathControl
 
 extension Datapath {
-    /// What the kernel holds. Also forgets the replay windows of keys that were removed, at most every five seconds.
+    /// What the kernel holds. Also forgets the replay windows of keys that were removed, at most every five seconds, and looks
+    /// again at the bridges that pods are ports of.
     public func state() throws(DatapathError) -> DatapathState {
         try tables.sweepWindows()
+        try exclusively { () throws(DatapathError) in try attacher.hostEnds.refresh() }
         var state = try tables.state()
         state.attachments = try attacher.attachments(programIDs: try programIDs())
         return state
@@ -130,7 +135,7 @@ extension Datapath {
     private func programIDs() throws(DatapathError) -> [PodHook: UInt32] {
         var ids: [PodHook: UInt32] = [:]
         do {
-            for hook in PodHook.allCases { ids[hook] = try programs.id(hook) }
+            for hook in PodHook.allCases { ids[hook] = try programs.id(hook) }  // nil: it has no such program
         } catch {
             throw DatapathError(.failed, error.description)
         }

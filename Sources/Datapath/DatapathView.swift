@@ -20,7 +20,9 @@ public struct DatapathView: Sendable {
             throw DatapathError(.failed, "\(pinPath) cannot be read: run this command as root")
         }
         let builds = try pins.completeBuilds()
-        guard pins.hasSharedMaps, let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first else {
+        guard let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first,
+            pins.hasSharedMaps(for: build)
+        else {
             throw DatapathError(
                 .failed,
                 "nothing is loaded: there are no pins under \(pinPath). Start ebpf-xdp-keymgr on this node, or give its pin path with --pin-path"
@@ -39,7 +41,9 @@ public struct DatapathView: Sendable {
                 maps: maps, install: try pins.openProgram(.install, build: build),
                 remove: try pins.openProgram(.remove, build: build))
             var ids: [PodHook: UInt32] = [:]
-            for hook in PodHook.allCases { ids[hook] = try pins.openProgram(hook.program, build: build).info().id }
+            for hook in pins.hooks(build: build) {
+                ids[hook] = try pins.openProgram(hook.program, build: build).info().id
+            }
             programIDs = ids
         } catch let error as DatapathError {
             throw error
@@ -66,15 +70,4 @@ public struct DatapathView: Sendable {
 
     /// How many replay windows the kernel holds. Walks them, a system call each.
     public func windowCount() throws(DatapathError) -> Int { try tables.windowCount() }
-}
-
-extension PodHook {
-    /// What runs there.
-    var program: KernelProgram {
-        switch self {
-        case .guard: .guard
-        case .decrypt: .decrypt
-        case .encrypt: .encrypt
-        }
-    }
 }

@@ -7,6 +7,7 @@ public import Netlink
 /// answers, benchmarks and tests; a node's traffic goes through a `Datapath`.
 public final class KernelInstance: Sendable {
     let tables: Tables
+    private let hostEnds: BPFMap
     private let programs: [KernelProgram: Loaded]
 
     /// Holds a program in a dictionary, which takes copyable values only.
@@ -32,6 +33,7 @@ public final class KernelInstance: Sendable {
                 maps: try KernelMaps { (name) throws(BPFError) in try object.map(name) },
                 install: try object.program(KernelProgram.install.rawValue),
                 remove: try object.program(KernelProgram.remove.rawValue))
+            hostEnds = try object.map(KernelMaps.hostEndsName)
             var loaded: [KernelProgram: Loaded] = [:]
             for program in programs { loaded[program] = Loaded(try object.program(program.rawValue)) }
             self.programs = loaded
@@ -84,6 +86,15 @@ extension KernelInstance {
     /// As `DatapathControl.state`, without attachments.
     public func state() throws(DatapathError) -> DatapathState { try tables.state() }
 
+    /// Takes a device of the calling thread's namespace for one by which packets of this node's protected pods come.
+    public func setHostEnd(_ index: Int32) throws(DatapathError) {
+        do {
+            try hostEnds.update(index, index)
+        } catch {
+            throw DatapathError(.failed, error.description)
+        }
+    }
+
     /// As `Datapath.counters`.
     public func counters() throws(DatapathError) -> Counters { try tables.counters() }
 
@@ -115,31 +126,42 @@ extension KernelInstance {
         public let action: UInt32
         /// The frame afterwards.
         public let frame: [UInt8]
+        /// What an XDP program has put in front of it for the guard.
+        public let metadata: [UInt8]
         /// How long the program ran, in nanoseconds.
         public let nanoseconds: UInt32
     }
 
     /// Runs a program on a frame, which begins with the Ethernet header. Metadata that the program adds is not part of the answer.
     /// One run at a time: verdicts are told apart by their counters.
-    public func judge(_ frame: [UInt8], with program: KernelProgram) throws(DatapathError) -> Judgement {
+    ///
+    /// - Parameter device: by which the frame came into the namespace; for tc programs.
+    public func judge(
+        _ frame: [UInt8], with program: KernelProgram, arrivingFrom device: UInt32? = nil
+    ) throws(DatapathError) -> Judgement {
         let before = try tables.verdicts()
-        let run = try run(program, packet: frame)
+        let run = try run(program, packet: frame, arrivingFrom: device)
         let after = try tables.verdicts()
         let counted = after.filter { $0.value.packets != before[$0.key]?.packets }
         return Judgement(
             verdict: counted.count == 1 ? counted.first?.key : nil, action: run.action, frame: run.packet,
-            nanoseconds: run.nanoseconds)
+            metadata: run.metadata, nanoseconds: run.nanoseconds)
     }
 
     /// Runs a program on bytes.
-    public func run(_ program: KernelProgram, packet: [UInt8], repeating: Int32 = 1) throws(DatapathError)
-        -> BPFProgram.PacketRun
-    {
+    public func run(
+        _ program: KernelProgram, packet: [UInt8], arrivingFrom device: UInt32? = nil, repeating: Int32 = 1
+    ) throws(DatapathError) -> BPFProgram.PacketRun {
         guard let loaded = programs[program] else {
             throw DatapathError(.failed, "the program \(program.rawValue) was not loaded")
         }
         do {
-            return try loaded.program.run(packet: packet, repeating: repeating)
+            if let device {
+                return try loaded.program.run(packet: packet, arrivingFrom: device, repeating: repeating)
+            }
+            // With a device (0: any), metadata is told apart from the frame.
+            let puts = program == .encrypt || program == .decrypt
+            return try loaded.program.run(packet: packet, interfaceIndex: puts ? 0 : nil, repeating: repeating)
         } catch {
             throw DatapathError(.failed, error.description)
         }

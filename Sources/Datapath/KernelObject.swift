@@ -18,7 +18,12 @@ struct KernelMaps: ~Copyable, Sendable {
     /// named here is scratch.
     static let shared = [
         "config", "endpoints", "peers", "lanes", "windows", "strict_cidrs", "verdicts", "events", "key_uses", "spis",
+        hostEndsName,
     ]
+    /// Those of them that an earlier build may not have; its upgrade makes them.
+    static let added: Set<String> = [hostEndsName]
+    /// Devices that lead to protected pods: see `HostEnds`.
+    static let hostEndsName = "host_ends"
     /// Each build's own, because the kernel ties the kptrs in it to the object that declared them.
     static let associationsName = "associations"
     /// Where programs find the associations of the build before them.
@@ -58,6 +63,8 @@ public enum KernelProgram: String, Sendable, CaseIterable {
     case decrypt = "xe_decrypt"
     /// tcx, on the pod's interface.
     case `guard` = "xe_guard"
+    /// tcx, on the host's end of a pod's veth.
+    case local = "xe_local"
     /// Takes a key in; runs once a call.
     case install = "xe_install"
     /// Lets a key go; runs once a call.
@@ -74,7 +81,9 @@ public enum KernelProgram: String, Sendable, CaseIterable {
     case upgradeHashKey = "xe_upgrade_hash_key"
 
     /// What a node needs, and what is pinned.
-    static let pinned: [KernelProgram] = [.encrypt, .decrypt, .guard, .install, .remove]
+    static let pinned: [KernelProgram] = [.encrypt, .decrypt, .guard, .local, .install, .remove]
+    /// Those of them that an earlier build may not have.
+    static let added: Set<KernelProgram> = [.local]
 }
 
 /// Opens the embedded object and loads it: new maps, chosen programs, and `config` written. Nothing is pinned.
@@ -98,7 +107,7 @@ func loadObject(
         try object.load()
 
         var config = xe_config()
-        config.marker = UInt64.random(in: 1 ... .max)
+        config.marker = UInt64.random(in: 1 ..< .max)
         config.window = options.window
         config.node_id = options.nodeID
         config.layout = UInt32(XE_LAYOUT)

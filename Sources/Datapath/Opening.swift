@@ -37,7 +37,9 @@ struct Opening {
         let pins = attacher.pins
         let builds = try pins.completeBuilds()
         let hasLinks = try !pins.linkedPods().isEmpty
-        if pins.hasSharedMaps, let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first {
+        if let build = builds.first(where: { $0 == Pins.embeddedBuild }) ?? builds.first,
+            pins.hasSharedMaps(for: build)
+        {
             let layout = try pinnedLayout(pins)
             if layout == UInt32(XE_LAYOUT) {
                 return try pickUp(build, options: options, attacher: attacher)
@@ -93,7 +95,9 @@ struct Opening {
             let programs = Attacher.Programs(
                 encrypt: try pins.openProgram(.encrypt, build: build),
                 decrypt: try pins.openProgram(.decrypt, build: build),
-                guard: try pins.openProgram(.guard, build: build))
+                guard: try pins.openProgram(.guard, build: build),
+                local: pins.hooks(build: build).contains(.local)
+                    ? try pins.openProgram(.local, build: build) : nil)
             return Opening(tables: tables, isFresh: isFresh, warnings: warnings, programs: ProgramBox(programs))
         } catch {
             throw DatapathError(.failed, error.description)
@@ -119,6 +123,8 @@ struct Opening {
             }
         }
         var opened = try open(build: build, pins: pins, isFresh: false, warnings: warnings)
+        // All pods at once, before the first of them gets a program that asks: else it would refuse what the others send.
+        try attacher.hostEnds.refresh()
         // Also after an upgrade that was cut off between two links: from here on, keys go into one build's map only.
         try opened.swapPrograms(attacher)
         let config = try opened.tables.config()

@@ -6,7 +6,7 @@ internal import Crypto
 ///     maps/NAME                       each map that builds of the programs share
 ///     programs/BUILD/NAME             the programs, in a folder named for the compiled object that they come from
 ///     programs/BUILD/associations     the keys, in the map of that build
-///     links/POD/{encrypt,decrypt,guard}
+///     links/POD/{local,guard,decrypt,encrypt}
 struct Pins: Sendable {
     let root: String
 
@@ -34,16 +34,23 @@ struct Pins: Sendable {
         }.joined()
     }()
 
-    /// Builds of which everything is pinned.
+    /// Builds of which everything is pinned. What was added since an earlier one is not asked of it.
     func completeBuilds() throws(DatapathError) -> [String] {
         try Files.list(programs).filter { build in
             Files.exists(associations(build: build))
-                && KernelProgram.pinned.allSatisfy { Files.exists(program($0, build: build)) }
+                && KernelProgram.pinned.allSatisfy { program in
+                    Files.exists(self.program(program, build: build))
+                        || (build != Self.embeddedBuild && KernelProgram.added.contains(program))
+                }
         }
     }
 
-    /// Whether every map is pinned that builds share.
-    var hasSharedMaps: Bool { KernelMaps.shared.allSatisfy { Files.exists(map($0)) } }
+    /// Whether every map is pinned that a build shares with others.
+    func hasSharedMaps(for build: String) -> Bool {
+        KernelMaps.shared.allSatisfy { name in
+            Files.exists(map(name)) || (build != Self.embeddedBuild && KernelMaps.added.contains(name))
+        }
+    }
 
     /// Pods that have a link pinned.
     func linkedPods() throws(DatapathError) -> [String] {
@@ -82,14 +89,37 @@ struct Pins: Sendable {
     func openProgram(_ kind: KernelProgram, build: String) throws(BPFError) -> BPFProgram {
         try BPFProgram(pinned: program(kind, build: build))
     }
+
+    /// What a build has to attach; one from before a hook was added has no program for it.
+    func hooks(build: String) -> [PodHook] {
+        PodHook.allCases.filter { Files.exists(program($0.program, build: build)) }
+    }
 }
 
-/// Where a program sits at a pod's veth; the raw value is the name of its link's pin.
+/// Where a program sits at a pod's veth; the raw value is the name of its link's pin. In the order in which they are attached: what
+/// must come in verified is refused before our own packets ask peers to answer encrypted.
 enum PodHook: String, CaseIterable, Sendable {
+    /// tcx egress of the host's end.
+    case local
     /// tcx ingress of the pod's interface.
     case `guard`
     /// XDP of the pod's interface.
     case decrypt
     /// XDP of the host's end.
     case encrypt
+
+    /// What runs there.
+    var program: KernelProgram {
+        switch self {
+        case .local: .local
+        case .guard: .guard
+        case .decrypt: .decrypt
+        case .encrypt: .encrypt
+        }
+    }
+
+    /// At the host's end; otherwise at the pod's.
+    var isOnHost: Bool { self == .local || self == .encrypt }
+    /// One program a device; tcx has room for others.
+    var isXDP: Bool { self == .decrypt || self == .encrypt }
 }

@@ -13,13 +13,18 @@ enum Upgrade {
             let object = try BPFObject(.encryptor)
             let config = try BPFMap(pinned: pins.map("config")).lookup(UInt32(0), as: xe_config.self)
             try setWindow(config?.window ?? UInt32(XE_WINDOW_DEFAULT), object)
-            for name in KernelMaps.shared { try object.reuse(BPFMap(pinned: pins.map(name)), as: name) }
+            let missing = KernelMaps.shared.filter { !Files.exists(pins.map($0)) }
+            for name in KernelMaps.shared where !missing.contains(name) {
+                try object.reuse(BPFMap(pinned: pins.map(name)), as: name)
+            }
             try object.reuse(present, as: KernelMaps.earlierName)
             try object.setMaxEntries(present.shape.maxEntries, map: KernelMaps.associationsName)
             let wanted = Set((KernelProgram.pinned + [.upgradeCipher, .upgradeHashKey]).map(\.rawValue))
             for name in object.programNames { try object.setAutoload(wanted.contains(name), program: name) }
             try object.load()
             try takeKeys(present, object)
+            // Before the programs: a build that is complete has its maps.
+            for name in missing { try object.map(name).pin(at: pins.map(name)) }
             try pins.pin(object, build: Pins.embeddedBuild)
         } catch let error as DatapathError {
             throw error

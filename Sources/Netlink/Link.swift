@@ -14,6 +14,8 @@ public struct Link: Sendable, Hashable {
     public var peerIndex: Int32?
     /// Our number for the namespace that the peer is in; nil when it is in ours.
     public var peerNamespaceID: Int32?
+    /// Index of the bridge or other device that it is a port of; nil when it is none.
+    public var masterIndex: Int32?
     /// Administratively up.
     public var isUp: Bool
 
@@ -30,6 +32,7 @@ public struct Link: Sendable, Hashable {
             case IFLA_IFNAME: name = attribute.text
             case IFLA_MTU: mtu = attribute.number() ?? 0
             case IFLA_LINK: peerIndex = attribute.number()
+            case IFLA_MASTER: masterIndex = attribute.number()
             case IFLA_LINK_NETNSID: peerNamespaceID = attribute.number()
             case IFLA_LINKINFO: kind = attribute.nested.first { Int($0.type) == IFLA_INFO_KIND }?.text
             default: break

@@ -231,7 +231,10 @@ struct DatapathTests {
     }
 
     /// Whatever of the links is missing, attaching repairs it.
-    @Test(arguments: [["encrypt"], ["decrypt"], ["guard"], ["encrypt", "decrypt"], ["encrypt", "decrypt", "guard"]])
+    @Test(arguments: [
+        ["encrypt"], ["decrypt"], ["guard"], ["local"], ["encrypt", "decrypt"],
+        ["encrypt", "decrypt", "guard", "local"],
+    ])
     func repairs(missing: [String]) throws {
         try node.inNode {
             let datapath = try Datapath(options: node.options)

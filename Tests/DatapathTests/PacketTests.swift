@@ -26,7 +26,7 @@ struct Nodes {
         sender = try KernelInstance(
             programs: [.encrypt, .encryptTC], options: Datapath.Options(nodeID: 1, window: window, capacity: small))
         receiver = try KernelInstance(
-            programs: [.decrypt, .guard], options: Datapath.Options(nodeID: 2, window: window, capacity: small))
+            programs: [.decrypt, .guard, .local], options: Datapath.Options(nodeID: 2, window: window, capacity: small))
         key = (0..<32).map { UInt8($0 &* 5 &+ 1) }
         strangerKey = (0..<32).map { UInt8($0 &* 3 &+ 2) }
         try sender.setPeer(slot: 1, PeerEntry(nodeID: 2, acknowledged: 1))

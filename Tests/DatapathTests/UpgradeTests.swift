@@ -82,6 +82,66 @@ struct UpgradeTests {
         }
     }
 
+    /// An earlier build had no program on the host's end that looks at what comes under the address of a pod of this node: the next
+    /// start brings it, and knows of every pod before the first of them asks.
+    @Test(arguments: [false, true])
+    func theHookThatCameLaterIsAdded(cutOff: Bool) throws {
+        let pins = Pins(root: node.options.pinPath)
+        try node.inNode {
+            do {
+                let datapath = try Datapath(options: node.options)
+                try fill(datapath)
+                _ = try datapath.attach(node.pod)
+            }
+            try age(node.options)
+            let local = pins.link(.local, pod: node.pod.name)
+            for pin in [local, pins.program(.local, build: Self.earlier), pins.map(KernelMaps.hostEndsName)] {
+                try #require(unlink(pin) == 0, "\(pin)")
+            }
+            // Killed when everything was pinned and nothing attached.
+            if cutOff { try Upgrade.load(from: Self.earlier, pins: pins) }
+            let datapath = try Datapath(options: node.options)
+            #expect(datapath.warnings.isEmpty)
+            let host = Int32(if_nametoindex("host0"))
+            #expect(HostEnds(pins: pins).present() == [host])
+            #expect(!Files.exists(local))
+            #expect(try datapath.state().attachments[node.pod.name]?.isWhole == false)
+            #expect(try datapath.attach(node.pod).isWhole)
+            #expect(try BPFLink(pinned: local).info().interfaceIndex == host)
+            #expect(try datapath.state().attachments[node.pod.name]?.isWhole == true)
+        }
+        #expect(try send(Pins.embeddedBuild) == .decrypted)
+        #expect(!node.pins.contains { $0.contains(Self.earlier) })
+    }
+
+    /// And where it cannot take over, the earlier build goes on without it.
+    @Test func anEarlierBuildStaysWithoutTheHook() throws {
+        let pins = Pins(root: node.options.pinPath)
+        try node.inNode {
+            do {
+                let datapath = try Datapath(options: node.options)
+                try fill(datapath)
+                _ = try datapath.attach(node.pod)
+            }
+            try age(node.options)
+            let other = try TestNode()
+            do { _ = try Datapath(options: other.options) }
+            for pin in [
+                pins.link(.local, pod: node.pod.name), pins.program(.local, build: Self.earlier),
+                pins.map(KernelMaps.hostEndsName), pins.map("spis"),
+            ] {
+                try #require(unlink(pin) == 0, "\(pin)")
+            }
+            try BPFMap(pinned: Pins(root: other.options.pinPath).map("config")).pin(at: pins.map("spis"))
+            let datapath = try Datapath(options: node.options)
+            #expect(datapath.warnings.count == 1)
+            #expect(try datapath.state().attachments[node.pod.name]?.isWhole == true)
+            #expect(try datapath.attach(node.pod).isWhole)
+            try datapath.detach(name: node.pod.name)
+            #expect(try datapath.state().attachments.isEmpty)
+        }
+    }
+
     /// Killed when the new build was pinned and no link, or not every link, held it: both builds work, and the next start finishes.
     @Test func cutBeforeTheLinksWereSwapped() throws {
         try onCPU(0) {

@@ -30,6 +30,31 @@ extension EndToEnd {
             }
         }
 
+        /// A packet socket shares every packet with the stack. What XDP has noted in front of one must still be there for the guard.
+        @Test("Sockets that listen to everything, in the pods and beside them, change nothing")
+        func listeners() throws {
+            try Bench.with { bench in
+                let script = """
+                    import socket
+                    listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+                    print("ready", flush=True)
+                    while True: listener.recv(65536)
+                    """
+                for place in bench.nodes.map(\.namespace) + bench.nodes.map({ $0.pods[0].namespace }) {
+                    let listener = try bench.lab.start([Python.interpreter, "-c", script], in: place)
+                    try wait(for: "the listener", until: .seconds(10)) { listener.output.contains("ready") }
+                }
+                let before = try bench.verdicts()
+                let traffic = try bench.traffic()
+                for family in [4, 6] {
+                    try traffic.run("file", family: family, "--bytes", "1000000")
+                    try traffic.run("sizes", family: family, "--first", "0", "--last", "100")
+                    try traffic.ping(family: family)
+                }
+                #expect(try bench.drops(since: before) == [:])
+            }
+        }
+
         @Test("A large file in each direction and family arrives with its checksum")
         func largeFile() throws {
             let bytes = size(24 << 20, full: 1 << 30)

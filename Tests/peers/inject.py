@@ -16,6 +16,7 @@ It knows the keys, so it can also make authentic packets, on lanes that no CPU h
     cleartext    plain packets from a protected address
     unknown-spi  sealed under a key that nobody has
     spoofed      sealed under this node's key, from another node's address (--source)
+    same-node    plain packets from the address of a pod of the receiving node (--source)
     truncated    a known SPI with nothing, or too little, behind it
     random       random bytes behind the Ethernet header
 
@@ -227,6 +228,10 @@ class Injector:
         for _ in self.count():
             self.send(self.sealed())
 
+    def same_node(self):
+        for number in self.count():
+            self.send(self.plain(size=number % 100))
+
     def truncated(self):
         for number in self.count():
             packet = wire.parse(self.sealed(), verify=False)
@@ -238,8 +243,8 @@ class Injector:
             self.send(self.link + self.dice.randbytes(number % 200))
 
 
-def sender(interface):
-    """What transmits on an interface, and the interface's address."""
+def sender(interface, once=False):
+    """What transmits on an interface, and the interface's address. `once`: what the device itself refuses is not sent again."""
     device = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     device.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 32 << 20)
     device.bind((interface, 0))
@@ -257,8 +262,10 @@ def sender(interface):
                 device.send(frame)
                 return
             except OSError as problem:
-                if problem.errno != errno.ENOBUFS:  # the queue is full
+                if problem.errno != errno.ENOBUFS:  # the queue is full, or a tc program has dropped it
                     raise
+                if once:
+                    return
                 time.sleep(0.001)
 
     return transmit, device.getsockname()[4]
@@ -278,6 +285,7 @@ def parser():
     options.add_argument("--strict-cidr", action="append", default=[])
     options.add_argument("--window", type=int, default=2048)
     options.add_argument("--count", type=int, default=100)
+    options.add_argument("--once", action="store_true")
     options.add_argument("--seed", type=int, default=None)
     return options
 
@@ -287,7 +295,7 @@ def main():
     with open(options.keys) as file:
         knowledge = Knowledge(json.load(file))
     receiver = Receiver(knowledge, options.to_node, options.strict_cidr, options.window)
-    injector = Injector(options, knowledge, receiver, *sender(options.interface))
+    injector = Injector(options, knowledge, receiver, *sender(options.interface, options.once))
     injector.run(options.kind)
     print(json.dumps({"sent": injector.sent, "expected": dict(injector.expected)}))
     return 0

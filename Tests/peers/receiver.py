@@ -9,7 +9,7 @@ import ipaddress
 import xdpwire as wire
 
 # Verdicts of packets that go on into the pod; their names are those of `enum xe_verdict` in lower case.
-PASSED = {"decrypted", "pass_control", "pass_unprotected", "pass_same_node"}
+PASSED = {"decrypted", "pass_control", "pass_unprotected"}
 
 
 class Window:
@@ -60,7 +60,7 @@ class Receiver:
                 raise wire.Refused("unknown_peer")
             return "pass_unprotected"
         if sender == self.number:
-            return "pass_same_node"
+            raise wire.Refused("spoofed")  # the injector is no pod of ours
 
         try:
             packet = wire.parse(frame, verify="ip")
