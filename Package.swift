@@ -140,7 +140,9 @@ let package = Package(
             swiftSettings: swiftSettings),
         .testTarget(
             name: "OperatorTests",
-            dependencies: ["Cluster", "KMS", "Keys", "Kubernetes", "Netlink", "Operator", "Telemetry", logging],
+            dependencies: [
+                "Cluster", "KMS", "Keys", "Kubernetes", "Lab", "Netlink", "Operator", "Secrets", "Telemetry", logging,
+            ],
             resources: [.copy("Fixtures")], swiftSettings: swiftSettings),
         .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
         .testTarget(

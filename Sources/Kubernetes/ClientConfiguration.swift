@@ -56,6 +56,8 @@ public struct ClientConfiguration: Sendable {
     public var namespace = "default"
     /// Waits, at most.
     public var timeouts = Timeouts()
+    /// Program and version. What stands before the slash names the writer in `managedFields` (server-side apply has its own name).
+    public var userAgent = "xdp-encryptor"
 
     /// Names a server; nothing else.
     public init(server: String) {

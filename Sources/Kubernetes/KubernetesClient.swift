@@ -16,7 +16,7 @@ public final class KubernetesClient: KubernetesAPI {
         transport = try Transport(configuration, clock: clock, logger: logger)
     }
 
-    /// Closes the connections. Requests under way fail. Call it once, at the end.
+    /// Closes the connections; requests under way fail. A client that nobody holds any more does this by itself.
     public func shutdown() async { await transport.shutdown() }
 
     /// Reads one object.

@@ -34,6 +34,7 @@ final class Transport: Sendable {
 
     private let base: String
     private let authority: String
+    private let userAgent: String
     private let requests: HTTPClient
     private let watches: HTTPClient
     private let timeouts: ClientConfiguration.Timeouts
@@ -43,6 +44,7 @@ final class Transport: Sendable {
         let server = try ServerURL(configuration.server)
         base = server.base(host: configuration.tlsServerName)
         authority = "\(server.host):\(server.port)"
+        userAgent = configuration.userAgent
         timeouts = configuration.timeouts
         credentials =
             switch configuration.credentials {
@@ -73,6 +75,15 @@ final class Transport: Sendable {
         requests = HTTPClient(eventLoopGroupProvider: .singleton, configuration: http)
         http.timeout.read = timeouts.watchIdle.timeAmount
         watches = HTTPClient(eventLoopGroupProvider: .singleton, configuration: http)
+    }
+
+    deinit {
+        // Clients must be shut down before they go, also when somebody forgot.
+        let (requests, watches) = (requests, watches)
+        Task {
+            try? await requests.shutdown()
+            try? await watches.shutdown()
+        }
     }
 
     func shutdown() async {
@@ -150,7 +161,7 @@ final class Transport: Sendable {
         var message = HTTPClientRequest(url: base + request.target)
         message.method = request.method
         message.headers.add(name: "accept", value: "application/json")
-        message.headers.add(name: "user-agent", value: "xdp-encryptor")
+        message.headers.add(name: "user-agent", value: userAgent)
         if let token = try token(fresh: freshToken) {
             message.headers.add(
                 name: "authorization",

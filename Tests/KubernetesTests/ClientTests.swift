@@ -215,6 +215,28 @@ import Testing
         }
     }
 
+    @Test func aServerThatVanishesIsNoticedByTheKernel() async throws {
+        try await ServerFixture.run { fixture in
+            try await fixture.following { store in
+                try await eventually("the first list") { store.isSynced }
+                // Keep-alive on the connection of the watch: without it, a machine that died would look like a quiet server.
+                let port = fixture.server.port
+                let table = try command(["ss", "-tnoH", "dport", "=", ":\(port)"])
+                #expect(table.contains("keepalive"), "\(table)")
+            }
+        }
+    }
+
+    @Test func aClientMayBeForgotten() async throws {
+        let server = try KubernetesServer()
+        try server.load([Widget.definition])
+        do {
+            let client = try KubernetesClient(ClientConfiguration(server: server.url), logger: quietLogger)
+            _ = try await client.create(Widget("a"))
+        }
+        try await Task.sleep(for: .milliseconds(100))
+    }
+
     @Test func cancellationEndsAWatchAtOnce() async throws {
         try await ServerFixture.run { fixture in
             let client = fixture.client

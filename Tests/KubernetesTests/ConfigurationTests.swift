@@ -30,7 +30,7 @@ final class Folder {
 
     @discardableResult
     func write(_ name: String, _ text: String) -> String {
-        let file = fopen("\(path)/\(name)", "w")!
+        guard let file = fopen("\(path)/\(name)", "w") else { fatalError("cannot write to \(path)") }
         fputs(text, file)
         fclose(file)
         return "\(path)/\(name)"

@@ -64,7 +64,10 @@ final class FakeAPI: KubernetesAPI {
             return state.lists.isEmpty
                 ? .failure(KubernetesError(.network, "no more lists")) : state.lists.removeFirst()
         }
-        return try next.get() as! ObjectList<O>
+        guard let page = try next.get() as? ObjectList<O> else {
+            throw KubernetesError(.other, "not a list of widgets")
+        }
+        return page
     }
 
     func watch<O: KubernetesObject>(
@@ -77,7 +80,9 @@ final class FakeAPI: KubernetesAPI {
         do {
             for step in steps {
                 switch step {
-                case .event(let event): try await onEvent(event as! WatchEvent<O>)
+                case .event(let event):
+                    guard let event = event as? WatchEvent<O> else { throw KubernetesError(.other, "not a widget") }
+                    try await onEvent(event)
                 case .fail(let error): throw error
                 case .end: return
                 case .silence:
@@ -86,7 +91,7 @@ final class FakeAPI: KubernetesAPI {
                 }
             }
         } catch {
-            throw error as! KubernetesError
+            throw error as? KubernetesError ?? KubernetesError(.handler, "\(error)")
         }
     }
 
@@ -139,7 +144,8 @@ final class FakeAPI: KubernetesAPI {
             let count = text.split(separator: "\"count\":").last?.prefix { $0.isNumber } ?? ""
             event.series = .init(count: Int(count) ?? 0, lastObservedTime: "")
             state.events[key.name] = event
-            return event as! O
+            guard let object = event as? O else { throw KubernetesError(.other, "not an event") }
+            return object
         }
     }
 

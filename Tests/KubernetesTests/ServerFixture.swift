@@ -81,3 +81,10 @@ func code(_ body: () async throws(KubernetesError) -> Void) async -> KubernetesE
         return error.code
     }
 }
+
+/// What a command prints.
+func command(_ words: [String]) throws -> String {
+    let folder = Folder()
+    let outcome = try ChildProcess(words, log: folder.path + "/command").wait(until: .seconds(10))
+    return outcome.output + outcome.errors
+}

@@ -1,0 +1,81 @@
+import Foundation
+import Telemetry
+import Testing
+
+@Suite struct TelemetryTests {
+    @Test func textForPrometheus() {
+        var text = MetricsText(prefix: "x_")
+        text.add(.gauge, "pods", "Pods.", 3)
+        text.add(
+            .counter, "writes_total", "Writes\nof \\.",
+            [(["kind": "a\"b", "z": "1\n2"], 1.5), ([:], 1e9)])
+        text.add(.gauge, "nothing", "No values.", [])
+        #expect(
+            text.text == """
+                # HELP x_pods Pods.
+                # TYPE x_pods gauge
+                x_pods 3
+                # HELP x_writes_total Writes\\nof \\\\.
+                # TYPE x_writes_total counter
+                x_writes_total{kind="a\\"b",z="1\\n2"} 1.5
+                x_writes_total 1000000000
+
+                """)
+    }
+
+    @Test func addresses() throws {
+        #expect(try StatusServer.parse("0.0.0.0:9402") == ("0.0.0.0", 9402))
+        #expect(try StatusServer.parse("[::]:80") == ("::", 80))
+        #expect(try StatusServer.parse(":1") == ("0.0.0.0", 1))
+        for wrong in ["", "x", "1.2.3.4", "1.2.3.4:70000", "1.2.3.4:-1"] {
+            #expect(throws: StatusServer.AddressError.self) { try StatusServer.parse(wrong) }
+        }
+    }
+
+    @Test(.timeLimit(.minutes(1))) func answers() async throws {
+        let server = try await StatusServer(address: "127.0.0.1:0") { path in
+            switch path {
+            case "/healthz": .init(200, "ok\n")
+            case "/readyz": .init(503, "pods: not read yet\n")
+            default: nil
+            }
+        }
+        func curl(_ arguments: String...) throws -> String {
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
+            let program = """
+                import http.client, sys
+                connection = http.client.HTTPConnection("127.0.0.1", \(server.port), timeout=10)
+                for request in sys.argv[1:]:
+                    method, path = request.split(" ")
+                    connection.request(method, path)
+                    answer = connection.getresponse()
+                    print(answer.status, repr(answer.read().decode()))
+                """
+            process.arguments = ["-c", program] + arguments
+            let pipe = Pipe()
+            process.standardOutput = pipe
+            try process.run()
+            process.waitUntilExit()
+            return String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        }
+        // One connection for all of them.
+        let text = try curl("GET /healthz", "GET /readyz?verbose", "HEAD /healthz", "GET /", "POST /healthz")
+        #expect(
+            text == """
+                200 'ok\\n'
+                503 'pods: not read yet\\n'
+                200 ''
+                404 'no such path; there are /metrics, /healthz and /readyz\\n'
+                405 'only GET\\n'
+
+                """)
+        await server.stop()
+        // The port is free again, or the server says what is wrong.
+        let again = try await StatusServer(address: "127.0.0.1:\(server.port)") { _ in nil }
+        await #expect(throws: (any Error).self) {
+            _ = try await StatusServer(address: "127.0.0.1:\(again.port)") { _ in nil }
+        }
+        await again.stop()
+    }
+}
