@@ -8,12 +8,13 @@ extension CommonOptions {
         _ configuration: OperatorConfiguration, _ logger: Logger
     ) throws -> (client: KubernetesClient, namespace: String) {
         do throws(KubernetesError) {
-            let access =
+            var access =
                 if let kubeconfig {
                     try ClientConfiguration.kubeconfig(kubeconfig)
                 } else {
                     try ClientConfiguration.inCluster()
                 }
+            access.userAgent = "ebpf-xdp-operator/\(OperatorCommand.configuration.version)"
             let fromEnvironment = processEnvironment["POD_NAMESPACE"].flatMap { $0.isEmpty ? nil : $0 }
             let namespace = configuration.namespace ?? fromEnvironment ?? access.namespace
             return (try KubernetesClient(access, logger: logger), namespace)

@@ -17,6 +17,7 @@ struct OperatorCommand: AsyncParsableCommand {
 
             docs/configuration.md explains every key of the configuration, docs/kubernetes.md how it works.
             """,
+        version: "0.1.0",
         subcommands: [RunCommand.self, CheckCommand.self])
 }
 

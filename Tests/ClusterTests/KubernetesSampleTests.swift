@@ -51,7 +51,10 @@ import Testing
                     matchLabels: ["kubernetes.io/metadata.name": "payments"],
                     matchExpressions: [.init(key: "tier", operator: "In", values: ["front", "back"])]),
                 podSelector: LabelSelector(
-                    matchLabels: ["app": "card"], matchExpressions: [.init(key: "canary", operator: "DoesNotExist")]),
+                    matchLabels: ["app": "card"],
+                    matchExpressions: [
+                        .init(key: "canary", operator: "DoesNotExist"), .init(key: "zone", operator: "NotIn", values: ["x"]),
+                    ]),
                 mode: "strict", headers: "visible", strictCIDRs: ["10.244.0.0/16", "fd00:244::/32"], enforced: true))
         full.status = .init(
             observedGeneration: 3, selectedPods: 12, protectedPods: 11,

@@ -101,12 +101,16 @@ import Testing
         inventory.put(policy("all", .init()))
         try Fixture("cilium").put(into: &inventory)
         _ = inventory.settle()
-        let first = inventory.wantedEndpoints("node-a").reduce(into: [:]) { $0[$1.name] = $1.addresses.map(\.description) }
+        let first = inventory.wantedEndpoints("node-a").reduce(into: [:]) {
+            $0[$1.name] = $1.addresses.map(\.description)
+        }
         #expect(first["uid-cart-v1"] == ["10.244.1.1", "10.245.0.1", "fd00::1:1"])
         // Another pod's own word counts more than an endpoint that may be old.
         #expect(first["uid-catalog-1"] == ["10.244.1.2"])
         // An endpoint of the pod before counts for nothing.
-        let second = inventory.wantedEndpoints("node-b").reduce(into: [:]) { $0[$1.name] = $1.addresses.map(\.description) }
+        let second = inventory.wantedEndpoints("node-b").reduce(into: [:]) {
+            $0[$1.name] = $1.addresses.map(\.description)
+        }
         #expect(second["uid-ledger-0"] == ["10.244.2.2"])
         inventory.remove(.ciliumEndpoints, key("shop/cart-v1"))
         #expect(inventory.settle().nodes.contains("node-a"))

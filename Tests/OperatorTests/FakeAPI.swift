@@ -66,7 +66,8 @@ final class FakeAPI: KubernetesAPI {
     func put<O: KubernetesObject>(_ object: O) throws {
         let json = try Self.json(object)
         state.withLock { state in
-            _ = Self.store(&state, O.self, object.key, json, create: state.objects[O.resource.plural]?[object.key] == nil)
+            _ = Self.store(
+                &state, O.self, object.key, json, create: state.objects[O.resource.plural]?[object.key] == nil)
         }
     }
     func remove<O: KubernetesObject>(_ type: O.Type, _ key: ObjectKey) {
@@ -124,7 +125,8 @@ final class FakeAPI: KubernetesAPI {
         do {
             try await onEvent(.opened)
             while !Task.isCancelled {
-                let step = try state.withLock { state throws(KubernetesError) -> (changes: [WatchEvent<O>], end: Bool, version: Int) in
+                let step = try state.withLock {
+                    state throws(KubernetesError) -> (changes: [WatchEvent<O>], end: Bool, version: Int) in
                     if version < state.oldest { throw KubernetesError(.expired, "too old", status: 410) }
                     if state.absent.contains(O.resource.plural) { throw KubernetesError(.notFound, "no such kind") }
                     if let error = state.fault(Request(verb: "watching", plural: O.resource.plural)) { throw error }
@@ -205,7 +207,9 @@ final class FakeAPI: KubernetesAPI {
             guard let stored = state.objects[O.resource.plural]?[key] else { throw Self.notFound(key) }
             var patch = given
             let metadata = patch.metadata
-            if let version = metadata?["resourceVersion"] as? String, version != "\(stored.version)" { throw Self.conflict }
+            if let version = metadata?["resourceVersion"] as? String, version != "\(stored.version)" {
+                throw Self.conflict
+            }
             let uid = stored.object.metadata?["uid"] as? String
             if let wanted = metadata?["uid"] as? String, wanted != uid { throw Self.conflict }
             if subresource == "status" {
@@ -214,7 +218,9 @@ final class FakeAPI: KubernetesAPI {
                 patch["status"] = nil
             }
             return try Self.decoded(
-                Self.store(&state, O.self, key, JSONObject(value: Self.merge(stored.object.value, patch.value)), create: false))
+                Self.store(
+                    &state, O.self, key, JSONObject(value: Self.merge(stored.object.value, patch.value)), create: false)
+            )
         }
     }
 
@@ -278,7 +284,8 @@ final class FakeAPI: KubernetesAPI {
         json["metadata"] = metadata
         state.objects[O.resource.plural, default: [:]][key] = Stored(object: json, version: state.version)
         state.changes.append(
-            Change(version: state.version, plural: O.resource.plural, kind: create ? "ADDED" : "MODIFIED", object: json))
+            Change(version: state.version, plural: O.resource.plural, kind: create ? "ADDED" : "MODIFIED", object: json)
+        )
         return json
     }
 

@@ -7,11 +7,14 @@ import Testing
 
 /// Nothing is lifted on half of what there is.
 @Suite struct HoldTests {
-    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict) throws -> EncryptionNodeObject.Endpoint {
+    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict) throws
+        -> EncryptionNodeObject.Endpoint
+    {
         let key = key(pod)
+        let namespace = key.namespace ?? ""
+        let uid = "uid-\(namespace)-\(key.name)"
         return .init(
-            name: "uid-\(key.namespace!)-\(key.name)",
-            pod: .init(namespace: key.namespace!, name: key.name, uid: "uid-\(key.namespace!)-\(key.name)"),
+            name: uid, pod: .init(namespace: namespace, name: key.name, uid: uid),
             addresses: [try IPAddress(address)], mode: mode, policies: ["EncryptionPolicy/x"])
     }
 
@@ -61,6 +64,20 @@ import Testing
         #expect(inventory.wantedEndpoints("node-a").map(\.mode) == [.permissive])
     }
 
+    @Test func aMeshThatCannotBeReadDoesNotStopTheRest() {
+        var inventory = Inventory()
+        inventory.setAllSynced()
+        #expect(inventory.isSynced)
+        inventory.kinds[.virtualServices] = KindState()
+        #expect(!inventory.isSynced)
+        inventory.kinds[.virtualServices]?.failure = "forbidden"
+        #expect(inventory.isSynced)
+        #expect(!inventory.holds.isEmpty)
+        inventory.kinds[.policies] = KindState()
+        inventory.kinds[.policies]?.failure = "forbidden"
+        #expect(!inventory.isSynced)
+    }
+
     @Test func whatIsAskedForIsAddedMeanwhile() {
         var inventory = Inventory()
         inventory.put(policy("p", .init()))
@@ -108,7 +125,8 @@ import Testing
         spec.workloadSelector = .init(labels: ["app": "a"])
         handle(.applied(ServiceEntry(metadata: meta("shop/x"), spec: spec)))
         #expect(inventory.protected().count == 1)
-        let garbage = UndecodableObject(key: key("shop/x"), resourceVersion: "7", problem: "spec.hosts: expected a list")
+        let garbage = UndecodableObject(
+            key: key("shop/x"), resourceVersion: "7", problem: "spec.hosts: expected a list")
         handle(.undecodable(garbage))
         #expect(inventory.protected().count == 1)
         #expect(inventory.holds.contains { $0.contains("shop/x") })
@@ -140,5 +158,8 @@ import Testing
         #expect(inventory.nodePlan("win") == .none)
         inventory.put(node("node-b", "192.168.0.11"))
         #expect(inventory.nodePlan("node-b") == .create)
+        let long = String(repeating: "n", count: 101)
+        inventory.put(node(long, "192.168.0.12"))
+        #expect(inventory.nodePlan(long) == .none)
     }
 }

@@ -89,18 +89,25 @@ import Testing
                         endpoints: [
                             .init(
                                 addresses: ["10.0.0.1"],
-                                targetRef: .init(kind: "Pod", namespace: nil, name: "p\(Int.random(in: 0..<8, using: &random))")),
+                                targetRef: .init(
+                                    kind: "Pod", namespace: nil, name: "p\(Int.random(in: 0..<8, using: &random))")),
                             .init(addresses: ["10.0.0.\(Int.random(in: 1...9, using: &random))"]),
                         ]))
             case 7:
-                var spec = ServiceEntry.Spec(hosts: [pick(["x", "y.pay.svc.cluster.local", "bare", "*.shop.svc.cluster.local"])])
+                var spec = ServiceEntry.Spec(hosts: [
+                    pick(["x", "y.pay.svc.cluster.local", "bare", "*.shop.svc.cluster.local"])
+                ])
                 spec.endpoints = pick([nil, [.init(address: "10.0.0.\(Int.random(in: 1...9, using: &random))")]])
                 spec.workloadSelector = pick([nil, nil, .init(labels: ["app": "x"])])
-                change(\.entries, ServiceEntry(metadata: meta("\(space)/e\(Int.random(in: 0..<2, using: &random))"), spec: spec))
+                change(
+                    \.entries,
+                    ServiceEntry(metadata: meta("\(space)/e\(Int.random(in: 0..<2, using: &random))"), spec: spec))
             case 8:
                 var spec = VirtualService.Spec(hosts: [pick(["x", "bare", "y.pay.svc.cluster.local"])])
                 spec.http = [.init(route: [.init(.init(host: pick(["x", "y"]), subset: pick([nil, "v1", "v2"])))])]
-                change(\.virtuals, VirtualService(metadata: meta("\(space)/v\(Int.random(in: 0..<2, using: &random))"), spec: spec))
+                change(
+                    \.virtuals,
+                    VirtualService(metadata: meta("\(space)/v\(Int.random(in: 0..<2, using: &random))"), spec: spec))
             case 9:
                 change(
                     \.rules,
@@ -118,17 +125,23 @@ import Testing
                             mode: pick([nil, "permissive"]), enforced: pick([nil, true])),
                         generation: Int64(step)))
             case 11:
-                change(\.namespaces, Namespace(metadata: {
-                    var metadata = ObjectMeta(name: space)
-                    metadata.labels = pick([[:], ["team": "a"]])
-                    return metadata
-                }()))
+                change(
+                    \.namespaces,
+                    Namespace(
+                        metadata: {
+                            var metadata = ObjectMeta(name: space)
+                            metadata.labels = pick([[:], ["team": "a"]])
+                            return metadata
+                        }()))
             case 12:
                 change(
                     \.endpoints,
                     CiliumEndpoint(
                         metadata: meta("\(space)/p\(Int.random(in: 0..<8, using: &random))"),
-                        status: .init(networking: .init(addressing: [.init(ipv4: "10.0.0.\(Int.random(in: 1...12, using: &random))")]))))
+                        status: .init(
+                            networking: .init(addressing: [
+                                .init(ipv4: "10.0.0.\(Int.random(in: 1...12, using: &random))")
+                            ]))))
             default:
                 change(\.nodes, node(pick(nodeNames), "10.0.0.\(Int.random(in: 1...9, using: &random))"))
             }

@@ -18,7 +18,9 @@ import Testing
         return VirtualService(metadata: meta(name), spec: spec)
     }
 
-    private func entry(_ name: String, hosts: [String], _ change: (inout ServiceEntry.Spec) -> Void = { _ in }) -> ServiceEntry {
+    private func entry(_ name: String, hosts: [String], _ change: (inout ServiceEntry.Spec) -> Void = { _ in })
+        -> ServiceEntry
+    {
         var spec = ServiceEntry.Spec(hosts: hosts)
         change(&spec)
         return ServiceEntry(metadata: meta(name), spec: spec)

@@ -176,7 +176,8 @@ import Testing
         published.epochs = [1, 2]
         published.endpoints = [
             .init(
-                name: "a\"\\\n\u{1}ü", addresses: [try IPAddress("10.0.0.1"), try IPAddress("fd00::1")], mode: .permissive,
+                name: "a\"\\\n\u{1}ü", addresses: [try IPAddress("10.0.0.1"), try IPAddress("fd00::1")],
+                mode: .permissive,
                 state: .withdrawing, since: 1, until: 3, withdrawnAt: start)
         ]
         let spec = EncryptedEndpointSlice.Spec(
@@ -233,16 +234,20 @@ import Testing
         // A status by a program that is not ours.
         let node = try decode(
             EncryptionNodeObject.self,
-            #"{"metadata": {"name": "a", "extra": 1}, "spec": {"nodeID": 3}, "status": {"incarnation": "zz", "id": 3}}"#)
+            #"{"metadata": {"name": "a", "extra": 1}, "spec": {"nodeID": 3}, "status": {"incarnation": "zz", "id": 3}}"#
+        )
         #expect(node.spec?.nodeID == 3)
         #expect(node.status == nil)
         #expect(node.unreadable?.contains("incarnation") == true)
         // Nothing was said yet.
-        #expect(try decode(EncryptionNodeObject.self, #"{"metadata": {"name": "a"}, "spec": {"nodeID": 3}}"#).unreadable == nil)
+        #expect(
+            try decode(EncryptionNodeObject.self, #"{"metadata": {"name": "a"}, "spec": {"nodeID": 3}}"#).unreadable
+                == nil)
         // An epoch under another's name.
         let epoch = try decode(
             EncryptionEpochObject.self,
-            #"{"metadata": {"name": "epoch-2"}, "spec": {"number": 3, "wrappedDEK": "AAAA", "provider": "local", "kekID": "", "kekVersion": "", "notBefore": "2026-05-04T12:00:00Z", "notAfter": "2026-05-05T12:00:00Z", "acknowledgeBy": "2026-05-04T12:01:00Z"}}"#)
+            #"{"metadata": {"name": "epoch-2"}, "spec": {"number": 3, "wrappedDEK": "AAAA", "provider": "local", "kekID": "", "kekVersion": "", "notBefore": "2026-05-04T12:00:00Z", "notAfter": "2026-05-05T12:00:00Z", "acknowledgeBy": "2026-05-04T12:01:00Z"}}"#
+        )
         #expect(epoch.spec == nil)
         #expect(epoch.unreadable?.contains("epoch-2") == true)
         #expect(EncryptionEpochObject.number("epoch-07") == nil)

@@ -202,8 +202,10 @@ import Testing
             .map { "\($0.pod.namespace)/\($0.pod.name)" }.sorted()
     }
     private func published(_ world: World) throws -> [String] {
-        try world.api.all(EncryptedEndpointSlice.self).values.flatMap { $0.spec?.nodes ?? [] }.flatMap(\.report.endpoints)
-            .map(\.name).sorted()
+        try world.api.all(EncryptedEndpointSlice.self).values.flatMap { $0.spec?.nodes ?? [] }.flatMap(
+            \.report.endpoints
+        )
+        .map(\.name).sorted()
     }
 
     @Test func fromAVirtualServiceToSlicesAndBack() async throws {
@@ -227,7 +229,9 @@ import Testing
         let pod = try #require(try world.api.find(Pod.self, key("shop/cart-v1")))
         #expect(pod.metadata.annotations?["ebpf.xdp/policy"] == "strict;VirtualService/shop/cart")
         #expect(pod.metadata.annotations?["ebpf.xdp/managed-by"] == "ebpf-xdp-operator")
-        try await eventually("event") { world.events.all.contains { $0.hasPrefix("Normal Pod/cart-v1 EncryptionRequested") } }
+        try await eventually("event") {
+            world.events.all.contains { $0.hasPrefix("Normal Pod/cart-v1 EncryptionRequested") }
+        }
         // Acknowledgements come to rest.
         try await eventually("acknowledgements") {
             let nodes = try world.api.all(EncryptedEndpointSlice.self).values.flatMap { $0.spec?.nodes ?? [] }
@@ -266,7 +270,8 @@ import Testing
         world.api.dropWatches()
         try await eventually("hold") { await !hub.holds.isEmpty }
         world.api.remove(EncryptionPolicy.self, key("ledger"))
-        try world.api.put(pod("shop/new", node: "node-a", ips: ["10.244.1.77"], annotations: ["ebpf.xdp/encrypt": "true"]))
+        try world.api.put(
+            pod("shop/new", node: "node-a", ips: ["10.244.1.77"], annotations: ["ebpf.xdp/encrypt": "true"]))
         // What is asked for is added; what nobody asks for stays.
         try await eventually("added") {
             try wanted(world) == ["pay/ledger-0", "shop/cart-v1", "shop/cart-v2", "shop/new"]
@@ -289,7 +294,9 @@ import Testing
         try world.api.put(policy("all", .init()))
         let count = Mutex(0)
         world.api.setFault { request in
-            let number = count.withLock { $0 += 1; return $0 }
+            let number = count.withLock {
+                $0 += 1; return $0
+            }
             if request.verb == "patch", number.isMultiple(of: 3) {
                 return KubernetesError(.tooManyRequests, "slowly", status: 429, retryAfter: .milliseconds(20))
             }
@@ -304,7 +311,9 @@ import Testing
                 try? await Task.sleep(for: .milliseconds(15))
             }
         }
-        try await eventually("protected", within: .seconds(60)) { try annotated(world).count == 7 && wanted(world).count == 7 }
+        try await eventually("protected", within: .seconds(60)) {
+            try annotated(world).count == 7 && wanted(world).count == 7
+        }
         // Nothing flaps meanwhile.
         for _ in 0..<20 {
             #expect(try wanted(world).count == 7)
@@ -414,7 +423,9 @@ import Testing
             return (worker, Task { try await worker.run() })
         }
         let first = replica("one")
-        try await eventually("first leads") { await first.worker.answer("/metrics")?.body.contains("operator_leader 1") == true }
+        try await eventually("first leads") {
+            await first.worker.answer("/metrics")?.body.contains("operator_leader 1") == true
+        }
         let second = replica("two")
         try await eventually("ready") { await second.worker.answer("/readyz")?.status == 200 }
         #expect(await second.worker.answer("/metrics")?.body.contains("operator_leader 0") == true)
@@ -423,7 +434,9 @@ import Testing
         try await eventually("works") { try wanted(world).count == 7 }
         first.task.cancel()
         _ = await first.task.result
-        try await eventually("second leads") { await second.worker.answer("/metrics")?.body.contains("operator_leader 1") == true }
+        try await eventually("second leads") {
+            await second.worker.answer("/metrics")?.body.contains("operator_leader 1") == true
+        }
         try world.api.put(pod("shop/z", node: "node-a", ips: ["10.244.5.1"]))
         try await eventually("goes on") { try wanted(world).count == 8 }
         second.task.cancel()
@@ -444,7 +457,9 @@ import Testing
         try await eventually("outage is shown") { board.status.kmsError?.kind == .unreachable }
         #expect(try world.api.all(EncryptionEpochObject.self).isEmpty)
         world.kms.set(error: nil)
-        try await eventually("first epoch", within: .seconds(60)) { try world.api.all(EncryptionEpochObject.self).count == 1 }
+        try await eventually("first epoch", within: .seconds(60)) {
+            try world.api.all(EncryptionEpochObject.self).count == 1
+        }
         let cluster = try #require(board.status.cluster)
         let first = try #require(try world.api.find(EncryptionEpochObject.self, key("epoch-1")))
         #expect(first.metadata.annotations?[EncryptionEpochObject.clusterIDAnnotation] == "\(cluster.id)")
@@ -455,7 +470,9 @@ import Testing
         try await eventually("second epoch") { try world.api.find(EncryptionEpochObject.self, key("epoch-2")) != nil }
         #expect(try world.api.find(EncryptionEpochObject.self, key("epoch-2"))?.spec?.kekVersion == "2")
         try await eventually("phases") {
-            let phases = try world.api.all(EncryptionEpochObject.self).values.sorted { $0.key < $1.key }.map { $0.status?.phase }
+            let phases = try world.api.all(EncryptionEpochObject.self).values.sorted { $0.key < $1.key }.map {
+                $0.status?.phase
+            }
             return phases == [.ended, .active]
         }
         await world.stop()
@@ -487,7 +504,9 @@ import Testing
         try await eventually("remembered") { fresh.status.cluster?.id == id }
         // And numbers of nodes go on above those that are in use.
         try world.api.put(node("node-c", "192.168.0.12"))
-        try await eventually("third node") { try world.api.find(EncryptionNodeObject.self, key("node-c"))?.spec?.nodeID == 3 }
+        try await eventually("third node") {
+            try world.api.find(EncryptionNodeObject.self, key("node-c"))?.spec?.nodeID == 3
+        }
         await world.stop()
     }
 
@@ -526,7 +545,9 @@ import Testing
         #expect(try world.api.find(EncryptionNodeObject.self, key("node-a")) != nil)
         // It comes back with another number.
         try world.api.put(node("node-c", "192.168.0.12"))
-        try await eventually("back") { try world.api.find(EncryptionNodeObject.self, key("node-c"))?.spec?.nodeID ?? 0 > 3 }
+        try await eventually("back") {
+            try world.api.find(EncryptionNodeObject.self, key("node-c"))?.spec?.nodeID ?? 0 > 3
+        }
         await world.stop()
     }
 

@@ -28,7 +28,8 @@ import Testing
         let uid = UUID().uuidString.lowercased()
         let address = "10.\(number >> 16 & 255).\(number >> 8 & 255).\(number & 255)"
         return pod(
-            "team-\(app % 40)/service-\(app)-7d9f8b6c5d-\(suffix)", node: "ip-10-1-\(number % nodes / 256)-\(number % nodes % 256).internal",
+            "team-\(app % 40)/service-\(app)-7d9f8b6c5d-\(suffix)",
+            node: "ip-10-1-\(number % nodes / 256)-\(number % nodes % 256).internal",
             ips: [address],
             labels: [
                 "app": "service-\(app)", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "7d9f8b6c5d",
@@ -49,7 +50,8 @@ import Testing
         var inventory = Inventory()
         Self.time("\(Self.pods) pods, \(Self.nodes) nodes put in") {
             for number in 0..<Self.nodes {
-                inventory.put(node("ip-10-1-\(number / 256)-\(number % 256).internal", "172.16.\(number / 256).\(number % 256)"))
+                inventory.put(
+                    node("ip-10-1-\(number / 256)-\(number % 256).internal", "172.16.\(number / 256).\(number % 256)"))
             }
             for team in 0..<40 {
                 var metadata = ObjectMeta(name: "team-\(team)")
@@ -79,7 +81,8 @@ import Testing
                 let keys = (0..<50).map { Self.makePod(app * 50 + $0).metadata.name }
                 inventory.put(
                     EndpointSlice(
-                        metadata: meta("team-\(app % 40)/service-\(app)-x", labels: [EndpointSlice.serviceLabel: "service-\(app)"]),
+                        metadata: meta(
+                            "team-\(app % 40)/service-\(app)-x", labels: [EndpointSlice.serviceLabel: "service-\(app)"]),
                         addressType: "IPv4",
                         endpoints: keys.map { .init(targetRef: .init(kind: "Pod", namespace: nil, name: $0)) }))
             }
@@ -97,7 +100,8 @@ import Testing
                 node.endpoints = wanted.map {
                     .init(name: $0.name, addresses: $0.addresses, mode: $0.mode, state: .ready, since: 1)
                 }
-                var object = EncryptionNodeObject(name: name, spec: .init(nodeID: NodeID(number + 1), endpoints: wanted))
+                var object = EncryptionNodeObject(
+                    name: name, spec: .init(nodeID: NodeID(number + 1), endpoints: wanted))
                 object.status = .init(report: NodeReport(node))
                 inventory.put(object)
                 book.update(name, inventory.encryptionNodes[name]?.report)
@@ -134,7 +138,9 @@ import Testing
             }
             most = max(most, ContinuousClock.now - begin)
         }
-        print("scale: \(Self.churn) pods change, planned and written as JSON: \(most) at most of ten, resident \(Self.residentMiB) MiB")
+        print(
+            "scale: \(Self.churn) pods change, planned and written as JSON: \(most) at most of ten, resident \(Self.residentMiB) MiB"
+        )
         print("scale: resident \(Self.residentMiB - before) MiB more than before")
         #expect(Self.residentMiB - before < 300)
         withExtendedLifetime((inventory, book)) {}

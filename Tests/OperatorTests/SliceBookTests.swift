@@ -14,9 +14,13 @@ import Testing
         var node = EncryptionNode(id: id, incarnation: incarnation)
         node.revision = revision
         node.endpoints = (0..<addresses).map { index in
-            let bytes: [UInt8] = [10, UInt8(truncatingIfNeeded: id), UInt8(truncatingIfNeeded: index >> 8), UInt8(truncatingIfNeeded: index)]
+            let bytes: [UInt8] = [
+                10, UInt8(truncatingIfNeeded: id), UInt8(truncatingIfNeeded: index >> 8),
+                UInt8(truncatingIfNeeded: index),
+            ]
             return .init(
-                name: "e\(index)", addresses: [IPAddress(bytes: bytes)!], mode: .strict, state: .ready, since: 1)
+                name: "e\(index)", addresses: [IPAddress(bytes: bytes)].compactMap(\.self), mode: .strict,
+                state: .ready, since: 1)
         }
         return NodeReport(node, appliedThrough: through)
     }

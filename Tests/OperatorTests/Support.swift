@@ -1,11 +1,14 @@
 import Cluster
 import Foundation
 import Keys
+import Logging
 import Netlink
 import Testing
 
 @testable import Kubernetes
 @testable import Operator
+
+let quiet = Logger(label: "tests") { _ in SwiftLogNoOpLogHandler() }
 
 /// Objects of a YAML fixture, put into an inventory as if they had been listed.
 struct Fixture {
@@ -43,6 +46,18 @@ struct Fixture {
                 object[pair.key] = value(pair.value, isText: isText || isMapOfText)
             }
         }
+    }
+
+    /// The objects as JSON.
+    func json() throws -> [String] {
+        try objects.map { String(decoding: try JSONSerialization.data(withJSONObject: $0), as: UTF8.self) }
+    }
+
+    /// A YAML file with one object, as JSON.
+    static func json(ofYAML path: String) throws -> String {
+        let bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path)))
+        let object = value(try YAML(bytes), isText: false)
+        return String(decoding: try JSONSerialization.data(withJSONObject: object), as: UTF8.self)
     }
 
     func decode<O: KubernetesObject>(_ type: O.Type) throws -> [O] {

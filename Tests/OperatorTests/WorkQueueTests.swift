@@ -129,3 +129,29 @@ import Testing
         await task.value
     }
 }
+
+@Suite struct AgendaTests {
+    @Test(arguments: 1...20)
+    func earliestFirst(seed: UInt64) {
+        var random = SplitMix(state: seed)
+        var agenda = Agenda<Int>()
+        var times: [Int] = []
+        for number in 0..<200 {
+            if Int.random(in: 0..<3, using: &random) == 0, let first = agenda.first {
+                #expect(first.time == .milliseconds(times.min() ?? -1))
+                times.remove(at: times.firstIndex(of: times.min() ?? -1) ?? 0)
+                agenda.removeFirst()
+            } else {
+                let time = Int.random(in: 0..<50, using: &random)
+                times.append(time)
+                agenda.insert(.milliseconds(time), number)
+            }
+        }
+        for time in times.sorted() {
+            #expect(agenda.first?.time == .milliseconds(time))
+            agenda.removeFirst()
+        }
+        #expect(agenda.first == nil)
+        agenda.removeFirst()
+    }
+}

@@ -105,6 +105,7 @@ def test_values_reach_the_objects():
     assert not kinds & {"ValidatingAdmissionPolicy", "NetworkPolicy", "PodDisruptionBudget", "Namespace"}
     mounts = {mount["name"]: mount for mount in operator["containers"][0]["volumeMounts"]}
     assert mounts["kek"]["subPath"] == "k" and mounts["ca"]["subPath"] == "ca.pem"
+    assert {item["metadata"]["name"] for item in items if item["kind"] == "Service"} == {"ebpf-xdp-operator"}
     role = next(item for item in items if item["kind"] == "ClusterRole" and item["metadata"]["name"] == "ebpf-xdp-keymgr")
     assert not any("pods" in rule["resources"] for rule in role["rules"]), "no CNI plugin, no right to read pods"
 
@@ -163,7 +164,6 @@ def test_rights_are_no_more_than_they_should_be():
     writes = {"create", "update", "patch", "delete", "deletecollection"}
     assert {rule for rule in keymgr if rule[2] in writes} == {
         ("encryption.ebpf.xdp", "encryptionnodes/status", "update"),
-        ("encryption.ebpf.xdp", "encryptionnodes/status", "patch"),
     }
     assert {rule[2] for rule in keymgr if rule[1] == "pods"} == {"get"}
     for rights in keymgr, operator:
@@ -174,7 +174,6 @@ def test_rights_are_no_more_than_they_should_be():
         ("pods", "patch"),
         ("configmaps", "create"),
         ("configmaps", "update"),
-        ("configmaps", "patch"),
     }
     for item in items:
         for rule in item.get("rules", []) if item["kind"] == "Role" else []:
@@ -202,3 +201,38 @@ def test_selectors_select():
                 assert ("ServiceAccount", subject["namespace"], subject["name"]) in items
         if kind == "ValidatingAdmissionPolicyBinding":
             assert ("ValidatingAdmissionPolicy", "", item["spec"]["policyName"]) in items
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_uninstall_undoes_what_the_daemonset_does(version):
+    items = list(yaml.safe_load_all((DEPLOY / "uninstall.yaml").read_text()))
+    for item in items:
+        kubernetes_validate.validate(item, version, strict=True)
+    theirs = pod_spec(items, "DaemonSet")
+    ours = pod_spec(kustomize("kustomize/base"), "DaemonSet")
+    volumes = {volume["name"]: volume for volume in theirs["volumes"] if "hostPath" in volume}
+    assert volumes == {volume["name"]: volume for volume in ours["volumes"] if "hostPath" in volume}
+    mounts = {mount["name"]: mount for container in ours["containers"] for mount in container["volumeMounts"]}
+    image = ours["containers"][0]["image"]
+    for container in theirs["initContainers"] + theirs["containers"]:
+        assert container["image"] == image
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"] and container["securityContext"]["readOnlyRootFilesystem"]
+        for mount in container["volumeMounts"]:
+            assert mount == mounts[mount["name"]]
+    assert json.loads(items[0]["data"]["keymgr.json"])["cluster"] == {"source": "kubernetes"}
+    assert theirs["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("listen, isOpen", [("127.0.0.1:9401", False), ("[::1]:9401", False), ("0.0.0.0:9500", True), ("[::]:9500", True)])
+def test_metrics_of_keymgr_are_scraped_where_they_can_be_reached(listen, isOpen):
+    items = chart({"kms": {"provider": "local"}, "keymgr": {"listen": listen}, "serviceMonitor": {"enabled": True, "labels": {"release": "p"}}})
+    both = {"ebpf-xdp-operator", "ebpf-xdp-keymgr"} if isOpen else {"ebpf-xdp-operator"}
+    for kind in "Service", "ServiceMonitor":
+        assert {item["metadata"]["name"] for item in items if item["kind"] == kind} == both
+    for monitor in (item for item in items if item["kind"] == "ServiceMonitor"):
+        assert monitor["metadata"]["labels"]["release"] == "p"
+        (service,) = [item for item in items if item["kind"] == "Service" and item["metadata"]["name"] == monitor["metadata"]["name"]]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= {port["name"] for port in service["spec"]["ports"]}
+    port = int(listen.rsplit(":", 1)[1])
+    assert pod_spec(items, "DaemonSet")["containers"][0]["ports"][0]["containerPort"] == port

@@ -1,9 +1,10 @@
 """The images, started as the manifests say: with their users, capabilities, mounts and a container runtime's seccomp profile.
 
-Needs root, buildah and crun, and images in .build/images (make images).
+Needs root, buildah and runc, and images in .build/images (make images).
 """
 
 import contextlib
+import ctypes
 import copy
 import json
 import os
@@ -110,6 +111,8 @@ class Container:
                 "cwd": "/",
                 "capabilities": {kind: names for kind in ("bounding", "effective", "permitted")},
                 "noNewPrivileges": True,
+                # None: nothing may depend on how generous a runtime is.
+                "rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": 0, "hard": 0}],
             },
             "root": {"path": str(root), "readonly": True},
             "mounts": [
@@ -138,12 +141,12 @@ class Container:
         enter = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
         log = open(self.bundle / "log", "w+")  # noqa: SIM115
         process = subprocess.Popen(
-            [*enter, "crun", "--cgroup-manager=disabled", "run", "--bundle", self.bundle, self.name], stdout=log, stderr=subprocess.STDOUT, text=True
+            [*enter, "runc", "run", "--bundle", self.bundle, self.name], stdout=log, stderr=subprocess.STDOUT, text=True
         )
         try:
             yield self
         finally:
-            run("crun", "--cgroup-manager=disabled", "delete", "--force", self.name)
+            run("runc", "delete", "--force", self.name)
             process.wait(timeout=20)
             log.close()
             shutil.rmtree(self.bundle, ignore_errors=True)
@@ -154,14 +157,14 @@ class Container:
         (self.bundle / "config.json").write_text(json.dumps(self.spec))
         enter = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
         try:
-            done = run(*enter, "crun", "--cgroup-manager=disabled", "run", "--bundle", self.bundle, self.name)
+            done = run(*enter, "runc", "run", "--bundle", self.bundle, self.name)
             return done.returncode, done.stdout + done.stderr
         finally:
-            run("crun", "--cgroup-manager=disabled", "delete", "--force", self.name)
+            run("runc", "delete", "--force", self.name)
             shutil.rmtree(self.bundle, ignore_errors=True)
 
     def execute(self, *command) -> subprocess.CompletedProcess:
-        return run("crun", "--cgroup-manager=disabled", "exec", self.name, *command)
+        return run("runc", "exec", self.name, *command)
 
     @property
     def log(self) -> str:
@@ -204,7 +207,9 @@ class Listener:
         assert self.ready.wait(10)
 
     def _serve(self, namespace):
-        os.setns(os.open(f"/run/netns/{namespace}", os.O_RDONLY), os.CLONE_NEWNET)
+        descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+        assert ctypes.CDLL(None, use_errno=True).setns(descriptor, 0) == 0, os.strerror(ctypes.get_errno())
+        os.close(descriptor)
         names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         names.bind(("127.0.0.1", 53))
         server = socket.create_server(("127.0.0.1", 8443))
@@ -295,8 +300,8 @@ def node():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def keymgr(images, node, arguments, capabilities) -> Container:
-    """keymgr as the DaemonSet starts it; its cluster is a directory, and its pins and records are the test's own."""
+def keymgr(images, node, arguments, capabilities, cluster="cluster", token=None) -> Container:
+    """keymgr as the DaemonSet starts it, its records the test's own. `cluster`: the test's folder that plays a cluster directory."""
     name, pod, folder, pins = node
     container = pod_spec(example("local"), "DaemonSet")["containers"][0]
     places = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
@@ -308,7 +313,10 @@ def keymgr(images, node, arguments, capabilities) -> Container:
         "/etc/xdp-encryptor/keymgr.json": (folder / "keymgr.json", "ro"),
     }
     assert set(mounts) == set(places), "this test mounts what the DaemonSet does"
-    mounts["/cluster"] = (folder / "cluster", "rw")
+    if cluster:
+        mounts["/cluster"] = (folder / cluster, "rw")
+    if token:
+        mounts["/var/run/secrets/kubernetes.io/serviceaccount"] = (token, "ro")
     for inside in mounts:
         target = images[KEYMGR][0] / inside.lstrip("/")
         if not target.exists():
@@ -377,6 +385,19 @@ def test_keymgr_says_which_right_is_missing(images, node, missing):
     assert status == 1 and f"CAP_{missing}" in said, said
 
 
+def test_without_ipc_lock_keys_could_be_swapped(images, node):
+    name, pod, folder, pins = node
+    capabilities = [capability for capability in prepare(images, node) if capability != "IPC_LOCK"]
+    try:
+        with keymgr(images, node, RUN, capabilities).started(name) as container:
+            deadline = time.monotonic() + 60
+            while "could not be locked into memory" not in container.log:
+                assert time.monotonic() < deadline, container.log
+                time.sleep(0.2)
+    finally:
+        keymgr(images, node, DETACH, capabilities).wait(name)
+
+
 def test_the_cni_container_has_no_right_and_needs_none(images, tmp_path):
     container = next(entry for entry in pod_spec(example("eks"), "DaemonSet")["containers"] if entry["name"] == "cni")
     assert "add" not in container["securityContext"]["capabilities"]
@@ -407,14 +428,14 @@ def test_the_cni_container_has_no_right_and_needs_none(images, tmp_path):
         until(lambda: types() == ["ptp", "xdp-encryptor-cni"])
         print(f"\nCNI back in the chain after {(time.monotonic() - began) * 1000:.0f} ms")
         stopping = time.monotonic()
-        run("crun", "--cgroup-manager=disabled", "kill", started.name, "TERM")
-        until(lambda: run("crun", "--cgroup-manager=disabled", "state", started.name).returncode != 0 or '"stopped"' in run("crun", "--cgroup-manager=disabled", "state", started.name).stdout)
+        run("runc", "kill", started.name, "TERM")
+        until(lambda: run("runc", "state", started.name).returncode != 0 or '"stopped"' in run("runc", "state", started.name).stdout)
         assert time.monotonic() - stopping < 5
     # What it has installed runs on the node itself, and answers as a plugin.
     plugin = tmp_path / "bin/xdp-encryptor-cni"
     answer = run(plugin, env={"CNI_COMMAND": "VERSION"}, input="{}")
     assert answer.returncode == 0 and "1.0.0" in json.loads(answer.stdout)["supportedVersions"], answer.stderr
-    uninstall = ["/usr/bin/xdp-encryptor", "cni-uninstall", "--remove-program", "--bin-dir=/host/bin", "--conf-dir=/host/conf"]
+    uninstall = ["/usr/bin/xdp-encryptor", "cni", "uninstall", "--bin-dir=/host/bin", "--conf-dir=/host/conf"]
     status, said = Container(images[KEYMGR][0], uninstall, 0, [], mounts).wait()
     assert status == 0, said
     assert types() == ["ptp"] and list((tmp_path / "bin").iterdir()) == []

@@ -4,6 +4,9 @@ internal import Glibc
 
 /// Puts the plugin where container runtimes look for it: the program into the folder of plugins, and an entry at the end of the network
 /// configuration that is in force. Everything else in that file stays as it is written. May be repeated.
+///
+/// Whoever owns that file (the network's own agent) writes it anew when it restarts or is upgraded, without the entry: so it has to be
+/// looked after.
 public struct CNIInstallation: Sendable {
     /// The plugin's type: the name of its program.
     public static let type = "xdp-encryptor-cni"
@@ -32,52 +35,62 @@ public struct CNIInstallation: Sendable {
         public init() {}
     }
 
-    private struct Entry: Codable {
-        var type: String
-        var capabilities: [String: Bool]?
-        var socket: String?
-        var onDaemonAbsent: String?
-        var unknownPods: String?
-    }
-    private struct List: Codable {
-        struct Plugin: Codable { var type: String? }
-        var cniVersion: String?
-        var plugins: [Plugin]
-    }
+    private var target: String { "\(programs)/\(Self.type)" }
 
-    /// Installs program and entry; returns what was done, for people.
+    /// Installs program and entry; returns what was done, for people. The program comes first: a chain never names what is not there.
     public func install(program: String, _ options: Options = Options()) throws(FileError) -> [String] {
         var done: [String] = []
-        let bytes = try AtomicFile.read(program, limit: 256 << 20)
-        let target = "\(programs)/\(Self.type)"
-        if (try? AtomicFile.read(target, limit: 256 << 20)) != bytes {
-            try AtomicFile.write(bytes, to: target, mode: 0o755)
-            done.append("wrote \(target)")
-        }
         let path = try configuration()
-        let entry = try encode(
-            Entry(
-                type: Self.type, capabilities: ["io.kubernetes.cri.pod-annotations": true], socket: options.socket,
-                onDaemonAbsent: options.onDaemonAbsent, unknownPods: options.unknownPods))
-        if try edit(path, { others in others + [entry[...]] }) { done.append("added the plugin to \(path)") }
+        let changed = try CNIList(path).adding(try entry(options))
+        if try ProgramFile.replace(target, with: program) { done.append("wrote \(target)") }
+        if let changed {
+            try write(changed, to: path)
+            done.append("added the plugin to \(path)")
+        }
         return done
     }
 
-    /// Removes entries of all configurations, then the program.
-    public func uninstall() throws(FileError) -> [String] {
+    /// Whether `install` would have nothing to do.
+    public func isInstalled(program: String, _ options: Options = Options()) throws(FileError) -> Bool {
+        guard try ProgramFile.isSame(program, target) else { return false }
+        return try CNIList(configuration()).adding(try entry(options)) == nil
+    }
+
+    /// Removes entries of all configurations, then the program, unless it is kept: runtimes that stop a pod with the plugins that it
+    /// was started with (CRI-O) need it until those pods have gone.
+    public func uninstall(keepsProgram: Bool = false) throws(FileError) -> [String] {
         var done: [String] = []
         for path in try configurationPaths() {
             // Not ours to repair.
-            guard let changed = try? edit(path, { $0 }), changed else { continue }
+            guard let list = try? CNIList(path), let changed = list.removing() else { continue }
+            try write(changed, to: path)
             done.append("removed the plugin from \(path)")
         }
-        let target = "\(programs)/\(Self.type)"
+        if keepsProgram { return done }
         if unlink(target) == 0 {
             done.append("removed \(target)")
         } else if errno != ENOENT {
             throw FileError("remove", target, errno: errno)
         }
         return done
+    }
+
+    /// Returns when something has changed in the folder of configurations, or after ten seconds; at once when the installation is not
+    /// as it should be by now.
+    public func waitForChange(program: String, _ options: Options = Options()) {
+        let inotify = inotify_init1(Int32(IN_CLOEXEC) | Int32(IN_NONBLOCK))
+        defer { if inotify >= 0 { close(inotify) } }
+        let mask = UInt32(IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE)
+        guard inotify >= 0, inotify_add_watch(inotify, configurations, mask) >= 0 else {
+            sleep(1)
+            return
+        }
+        // What has changed before the watch began brings no event.
+        if let isInstalled = try? isInstalled(program: program, options), !isInstalled { return }
+        var descriptor = pollfd(fd: inotify, events: Int16(POLLIN), revents: 0)
+        _ = poll(&descriptor, 1, 10_000)
+        // Writers write several times in a row.
+        usleep(20_000)
     }
 
     /// The configuration in force: runtimes take the first by name.
@@ -90,6 +103,7 @@ public struct CNIInstallation: Sendable {
         return path
     }
 
+    /// Everything that runtimes look at, in their order.
     private func configurationPaths() throws(FileError) -> [String] {
         guard let directory = opendir(configurations) else { throw FileError("list", configurations, errno: errno) }
         defer { closedir(directory) }
@@ -98,35 +112,34 @@ public struct CNIInstallation: Sendable {
             let name = withUnsafeBytes(of: entry.pointee.d_name) {
                 String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
             }
-            if name.hasSuffix(".conflist"), !name.hasPrefix(".") { names.append(name) }
+            let isConfiguration = [".conflist", ".conf", ".json"].contains { name.hasSuffix($0) }
+            if isConfiguration, !name.hasPrefix(".") { names.append(name) }
         }
-        return names.sorted().map { "\(configurations)/\($0)" }
+        return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }.map { "\(configurations)/\($0)" }
     }
 
-    /// Makes the list of plugins what `body` makes of the others. Returns whether the file was changed.
-    private func edit(
-        _ path: String, _ body: ([ArraySlice<UInt8>]) -> [ArraySlice<UInt8>]
-    ) throws(FileError) -> Bool {
-        let text = try AtomicFile.read(path)
-        guard let list = try? JSONDecoder().decode(List.self, from: Data(text)),
-            let plugins = rawMember("plugins", of: text), let elements = rawElements(of: Array(plugins)),
-            elements.count == list.plugins.count
-        else { throw FileError("\(path) is no list of CNI plugins") }
-        let others = zip(elements, list.plugins).filter { $0.1.type != Self.type }.map(\.0)
-        let wanted = body(others)
-        if wanted.map({ Array($0) }) == elements.map({ Array($0) }) { return false }
-        let joined = Array(wanted.joined(separator: [UInt8(ascii: ","), UInt8(ascii: "\n")]))
-        let array = [UInt8(ascii: "[")] + joined + [UInt8(ascii: "]")]
-        let changed = Array(text[..<plugins.startIndex]) + array + Array(text[plugins.endIndex...])
+    /// Writes where a link leads, not over the link; keeps the mode.
+    private func write(_ text: [UInt8], to path: String) throws(FileError) {
+        var buffer = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+        guard realpath(path, &buffer) != nil else { throw FileError("follow", path, errno: errno) }
+        let real = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         var status = stat()
-        let mode = stat(path, &status) == 0 ? UInt32(status.st_mode & 0o777) : 0o644
-        try AtomicFile.write(changed, to: path, mode: mode)
-        return true
+        let mode = stat(real, &status) == 0 ? UInt32(status.st_mode & 0o777) : 0o644
+        try AtomicFile.write(text, to: real, mode: mode)
     }
 
-    private func encode(_ entry: Entry) throws(FileError) -> [UInt8] {
+    private func entry(_ options: Options) throws(FileError) -> [UInt8] {
+        struct Entry: Encodable {
+            var type = CNIInstallation.type
+            var capabilities = ["io.kubernetes.cri.pod-annotations": true]
+            var socket: String?
+            var onDaemonAbsent: String?
+            var unknownPods: String?
+        }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        let entry = Entry(
+            socket: options.socket, onDaemonAbsent: options.onDaemonAbsent, unknownPods: options.unknownPods)
         guard let data = try? encoder.encode(entry) else { throw FileError("cannot encode the plugin's entry") }
         return Array(data)
     }

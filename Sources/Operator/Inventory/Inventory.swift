@@ -77,8 +77,9 @@ public struct Inventory: Sendable {
         }
     }
 
-    /// Whether enough is known to begin: one list of everything that must be there.
-    public var isSynced: Bool { kinds.values.allSatisfy { $0.isSynced || $0.isAbsent } }
+    /// Whether enough is known to begin: one list of everything that must be there, and of what a mesh or a CNI adds, unless that
+    /// cannot be read.
+    public var isSynced: Bool { kinds.allSatisfy { $0.value.isSettled($0.key) } }
 
     /// Brings decisions up to date and says whose desired state may have changed since the last time.
     public mutating func settle() -> Changes {

@@ -58,6 +58,11 @@ public struct KindState: Sendable {
     /// Keys of a list in progress.
     var listed: Set<ObjectKey>?
 
+    /// Whether everything is known, or that it cannot be known now: then what is known is worked with, and nothing is lifted.
+    public func isSettled(_ kind: WatchedKind) -> Bool {
+        isSynced || (kind.isOptional && (isAbsent || failure != nil || undiscovered != nil))
+    }
+
     /// What is known is all that there is, and is new.
     public var isCurrent: Bool { (isSynced || isAbsent) && failure == nil && undiscovered == nil && unreadable.isEmpty }
 }

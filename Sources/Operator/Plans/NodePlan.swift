@@ -18,7 +18,8 @@ extension Inventory {
     /// What has to be done about a node.
     public func nodePlan(_ name: String) -> NodePlan {
         guard let object = encryptionNodes[name] else {
-            return nodes[name]?.isCandidate == true ? .create : .none
+            // A name that slices cannot hold would make the slice unreadable for everybody.
+            return nodes[name]?.isCandidate == true && isName(name) ? .create : .none
         }
         if nodes[name] == nil, kinds[.nodes]?.isCurrent == true, kinds[.pods]?.isCurrent == true,
             podsByNode[name, default: []].allSatisfy({ pods[$0]?.facts.isLive != true })
@@ -27,6 +28,9 @@ extension Inventory {
         }
         return object.endpointsHash == wantedEndpoints(name).hashValue ? .none : .write
     }
+
+    /// How many of those who ask an endpoint names.
+    static let sourcesShown = 64
 
     /// The endpoints that are wanted of a node, by name.
     public func wantedEndpoints(_ node: String) -> [EncryptionNodeObject.Endpoint] {
@@ -40,7 +44,8 @@ extension Inventory {
                 EncryptionNodeObject.Endpoint(
                     name: entry.facts.uid,
                     pod: .init(namespace: key.namespace ?? "", name: key.name, uid: entry.facts.uid),
-                    addresses: addresses, mode: mode, policies: entry.decision.asks.map(\.source)))
+                    addresses: addresses, mode: mode,
+                    policies: entry.decision.asks.prefix(Self.sourcesShown).map(\.source)))
         }
         return endpoints.sorted { $0.name < $1.name }
     }

@@ -14,7 +14,7 @@ extension LeaderSession {
         while !Task.isCancelled {
             let wait = await stepEpochs(&keeper)
             alarm.set(clock.now() + wait)
-            await pause(pace.settle)
+            await pause(min(wait, pace.epochs))
             await epochsChanged.wait()
         }
         alarm.set(nil)

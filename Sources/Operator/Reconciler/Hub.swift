@@ -34,7 +34,13 @@ actor Hub {
         events += 1
         inventory.handle(event)
         changed.set()
+        // Nobody else takes the changes of a replica that waits; a leader begins by looking at everything.
+        if !isLed, events.isMultiple(of: 4096) { _ = inventory.settle() }
     }
+
+    /// Whether somebody settles.
+    func setLed(_ isLed: Bool) { self.isLed = isLed }
+    private var isLed = false
 
     func put<O: Inventoried>(_ object: O) {
         inventory.put(object)
@@ -216,6 +222,9 @@ actor Hub {
 
     /// Names of all nodes that have an object.
     var encryptionNodeNames: Set<String> { Set(inventory.encryptionNodes.keys) }
+
+    /// How many nodes have said something.
+    var reporting: Int { inventory.encryptionNodes.values.count { $0.report != nil } }
 
     /// All nodes' reports.
     var reports: [String: NodeReport] { inventory.encryptionNodes.compactMapValues(\.report) }

@@ -38,6 +38,8 @@ final class LeaderSession: Sendable {
         var node = Duration.milliseconds(500)
         /// Between two rounds of slices that bring nothing but acknowledgements, at least, and more for every 1,000 nodes.
         var acknowledgements = Duration.milliseconds(250)
+        /// Between two looks at epochs.
+        var epochs = Duration.milliseconds(500)
         /// Between two looks at statuses of policies.
         var statuses = Duration.seconds(2)
         /// Between two looks at the cluster's ConfigMap and at who translates addresses of services.
@@ -78,6 +80,7 @@ final class LeaderSession: Sendable {
     func run() async {
         guard await waitForSync() else { return }
         logger.notice("the cluster is known; working")
+        await hub.setLed(true)
         await withDiscardingTaskGroup { group in
             group.addTask { await self.dispatch() }
             group.addTask { await self.pods.run(width: self.pace.podWidth) { await self.annotate($0) } }
@@ -88,6 +91,7 @@ final class LeaderSession: Sendable {
             group.addTask { await self.runEpochs() }
             group.addTask { await self.runStatuses() }
         }
+        await hub.setLed(false)
     }
 
     /// Nothing is decided on half of what there is.

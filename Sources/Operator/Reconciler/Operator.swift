@@ -104,7 +104,7 @@ public final class Operator: Sendable {
             _ = await hub.isSynced
             return (200, "ok\n")
         case "/readyz":
-            let missing = await hub.kinds.filter { !($0.value.isSynced || $0.value.isAbsent) }.map { kind, state in
+            let missing = await hub.kinds.filter { !$0.value.isSettled($0.key) }.map { kind, state in
                 "\(kind.rawValue): \(state.undiscovered ?? state.failure ?? "not read yet")"
             }
             return missing.isEmpty ? (200, "ok\n") : (503, missing.sorted().joined(separator: "\n") + "\n")

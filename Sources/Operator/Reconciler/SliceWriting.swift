@@ -22,7 +22,7 @@ extension LeaderSession {
                 guard isGood else { break }
             }
             if isTime, isGood {
-                acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reports.count))
+                acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reporting))
             }
             board.update { status in
                 status.slices = book.count

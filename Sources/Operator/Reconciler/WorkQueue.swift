@@ -25,6 +25,7 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
         var head = 0
         var working: Set<Key> = []
         var later: [Key: (time: Duration, isFirm: Bool)] = [:]
+        var agenda = Agenda<Key>()
         var failures: [Key: Int] = [:]
         var pausedUntil = Duration.zero
         var finished = 0
@@ -77,7 +78,10 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
     private func take(_ width: Int) -> (ready: [Key], wakeAt: Duration?) {
         let now = clock.now()
         return state.withLock { state in
-            for (key, later) in state.later where later.time <= now {
+            while let (time, key) = state.agenda.first, time <= now || state.later[key]?.time != time {
+                state.agenda.removeFirst()
+                // Otherwise it was put off, or has had its turn.
+                guard state.later[key]?.time == time else { continue }
                 state.later[key] = nil
                 if state.waiting.insert(key).inserted { state.order.append(key) }
             }
@@ -102,7 +106,7 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
                 state.order.removeFirst(state.head)
                 state.head = 0
             }
-            return (ready, state.later.values.map(\.time).min())
+            return (ready, state.agenda.first?.time)
         }
     }
 
@@ -130,12 +134,51 @@ final class WorkQueue<Key: Hashable & Sendable>: Sendable {
                 state.pausedUntil = max(state.pausedUntil, now + delay)
                 state.later[key] = (now + delay * (1 + random), true)
             }
-            // What has changed meanwhile comes with it, when its time has come.
-            if state.waiting.contains(key), let later = state.later[key] {
-                if later.isFirm { state.waiting.remove(key) } else { state.later[key] = nil }
+            guard let later = state.later[key] else { return }
+            if !state.waiting.contains(key) {
+                state.agenda.insert(later.time, key)
+            } else if later.isFirm {
+                // What has changed meanwhile comes with it, when its time has come.
+                state.waiting.remove(key)
+                state.agenda.insert(later.time, key)
+            } else {
+                state.later[key] = nil
             }
         }
         signal.set()
+    }
+}
+
+/// Keys by time: a binary heap.
+struct Agenda<Key> {
+    private var entries: [(time: Duration, key: Key)] = []
+
+    /// The earliest.
+    var first: (time: Duration, key: Key)? { entries.first }
+
+    mutating func insert(_ time: Duration, _ key: Key) {
+        entries.append((time, key))
+        var index = entries.count - 1
+        while index > 0, entries[index].time < entries[(index - 1) / 2].time {
+            entries.swapAt(index, (index - 1) / 2)
+            index = (index - 1) / 2
+        }
+    }
+
+    mutating func removeFirst() {
+        guard let last = entries.popLast(), !entries.isEmpty else { return }
+        entries[0] = last
+        var index = 0
+        while true {
+            var least = index
+            for child in [2 * index + 1, 2 * index + 2]
+            where child < entries.count && entries[child].time < entries[least].time {
+                least = child
+            }
+            if least == index { return }
+            entries.swapAt(index, least)
+            index = least
+        }
     }
 }
 

@@ -63,3 +63,12 @@
           expirationSeconds: {{ int .Values.kms.token.expirationSeconds }}
 {{- end }}
 {{- end }}
+
+{{- define "xe.keymgrPort" -}}
+{{- regexFind "[0-9]+$" .Values.keymgr.listen -}}
+{{- end }}
+
+{{/* Not empty when somebody else than the node itself can reach keymgr's metrics. */}}
+{{- define "xe.keymgrIsOpen" -}}
+{{- if not (regexMatch "^(127\\.|localhost:|\\[::1\\])" .Values.keymgr.listen) -}}yes{{- end -}}
+{{- end }}
