@@ -46,6 +46,7 @@ build: setup ## build everything, tests included (debug)
 release: setup ## build the programs for production
 	swift build -c release --product ebpf-xdp-keymgr
 	swift build -c release --product xdp-encryptor
+	swift build -c release --product ebpf-xdp-operator
 
 test: setup ## run all tests; those that need root or the kernel say so when they are skipped
 	@mkdir -p .build
