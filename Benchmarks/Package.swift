@@ -20,14 +20,17 @@ let package = Package(
         // Numbers: samples, what tools print, tables, plots. No I/O but reading /proc.
         .target(name: "Measure", swiftSettings: swiftSettings),
         .target(name: "CBench"),
+        // A cluster in memory, with an API server in front of it.
+        .target(name: "KubeSim", swiftSettings: swiftSettings),
         .executableTarget(
             name: "xdp-bench",
             dependencies: [
-                "CBench", "Measure", .product(name: "Lab", package: "xdp-encryptor"),
+                "CBench", "KubeSim", "Measure", .product(name: "Lab", package: "xdp-encryptor"),
                 .product(name: "BPF", package: "xdp-encryptor"),
                 .product(name: "Datapath", package: "xdp-encryptor"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: swiftSettings),
         .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: swiftSettings),
+        .testTarget(name: "KubeSimTests", dependencies: ["KubeSim"], swiftSettings: swiftSettings),
     ]
 )

@@ -12,7 +12,7 @@ RATE ?= 5000
 SVG ?= .build/bench.svg
 XDP_BENCH := Benchmarks/.build/release/xdp-bench
 
-.PHONY: bench bench-test bench-setup bench-build bench-packet bench-scale
+.PHONY: bench bench-test bench-setup bench-build bench-packet bench-scale bench-kube
 
 bench: bench-setup bench-build release ## ours beside sidecars and WireGuard: requests, latency, CPU time, memory (JSON=FILE SVG=FILE)
 	@$(SUDO) $(XDP_BENCH) compare --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --rate $(RATE) --svg $(SVG) \
@@ -55,6 +55,9 @@ bench-packet: setup bench-build $(BENCH_OBJECT) ## nanoseconds for a packet besi
 
 bench-scale: setup bench-build $(BENCH_OBJECT) ## packets, memory and keys at up to 5,000 peers and 100,000 endpoints (JSON=FILE)
 	@$(SUDO) $(XDP_BENCH) scale --object $(BENCH_OBJECT) $(if $(RUNS),--runs $(RUNS),--runs 7) $(if $(JSON),--json $(JSON)) < /dev/null
+
+bench-kube: setup bench-build release ## operator and agent at 5,000 nodes and 100,000 pods, the rest simulated (JSON=FILE RATE_KUBE=2000 QUICK=1)
+	@$(SUDO) $(XDP_BENCH) kube $(if $(RATE_KUBE),--rate $(RATE_KUBE)) $(if $(JSON),--json $(JSON)) $(if $(QUICK),--quick) < /dev/null
 
 bench-test: ## the tests of what measures
 	swift test --package-path Benchmarks

@@ -5,5 +5,7 @@ struct XDPBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xdp-bench",
         abstract: "How fast it is, beside others and beside the floor.",
-        subcommands: [CompareCommand.self, PacketCommand.self, ScaleCommand.self, PaceCommand.self])
+        subcommands: [
+            CompareCommand.self, PacketCommand.self, ScaleCommand.self, KubeCommand.self, PaceCommand.self,
+        ])
 }
