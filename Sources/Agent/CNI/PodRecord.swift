@@ -25,12 +25,15 @@ enum PodRequest: Sendable, Hashable {
     case none
 
     init(_ annotations: [String: String]) {
-        guard annotations[PodAnnotation.encrypt] == "true" else {
+        let policy = annotations[PodAnnotation.policy]
+        // An enforced policy leaves a person's "false" as it is and says what holds beside it.
+        let isOverruled = policy != nil && annotations[PodAnnotation.managedBy] == PodAnnotation.operatorName
+        guard annotations[PodAnnotation.encrypt] == "true" || isOverruled else {
             self = .none
             return
         }
         // Whatever is not understood is strict.
-        self = .protect(annotations[PodAnnotation.policy].flatMap { PodAnnotation.mode(ofPolicy: $0) } ?? .strict)
+        self = .protect(policy.flatMap { PodAnnotation.mode(ofPolicy: $0) } ?? .strict)
     }
 }
 

@@ -21,6 +21,13 @@ import Testing
         #expect(PodRequest(["ebpf.xdp/encrypt": "true", "ebpf.xdp/policy": "odd"]) == .protect(.strict))
         #expect(PodRequest(["ebpf.xdp/encrypt": "True"]) == .none)
         #expect(PodRequest(["ebpf.xdp/encrypt": "false"]) == .none)
+        var overruled = [
+            "ebpf.xdp/encrypt": "false", "ebpf.xdp/policy": "permissive;EncryptionPolicy/all",
+            "ebpf.xdp/managed-by": "ebpf-xdp-operator",
+        ]
+        #expect(PodRequest(overruled) == .protect(.permissive))
+        overruled["ebpf.xdp/managed-by"] = nil
+        #expect(PodRequest(overruled) == .none)
     }
 
     @Test("Anybody's yes counts, the strictest mode too")
