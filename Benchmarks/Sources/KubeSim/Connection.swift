@@ -44,7 +44,8 @@ struct Connection {
 
     private func watch(_ kind: Store.Kind, _ watcher: Store.Watcher?, _ seconds: Int) -> Bool {
         guard let watcher else {
-            let status = "\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\",\"message\":\"too old resource version\"}"
+            let status =
+                "\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\",\"message\":\"too old resource version\"}"
             return write(Store.chunk("ERROR", [UInt8(ascii: "{")], Array(status.utf8)))
         }
         defer { server.store.end(watcher, kind) }

@@ -41,7 +41,8 @@ final class Keymgrs: Sendable {
     init(_ store: Store, nodes: Int) {
         self.store = store
         count = nodes
-        state = Mutex(State(nodes: Array(repeating: Node(), count: nodes), isWaiting: Array(repeating: false, count: nodes)))
+        state = Mutex(
+            State(nodes: Array(repeating: Node(), count: nodes), isWaiting: Array(repeating: false, count: nodes)))
     }
 
     var writes: Int { state.withLock { $0.writes } }
@@ -170,7 +171,9 @@ final class Keymgrs: Sendable {
             var text: Bytes = [UInt8(ascii: "{")]
             for member in RawJSON.members(element) {
                 let isName = RawJSON.isKey(member.key, "name")
-                guard isName || RawJSON.isKey(member.key, "addresses") || RawJSON.isKey(member.key, "mode") else { continue }
+                guard isName || RawJSON.isKey(member.key, "addresses") || RawJSON.isKey(member.key, "mode") else {
+                    continue
+                }
                 if isName { name = Bytes(member.value) }
                 text.append(UInt8(ascii: "\""))
                 text.append(contentsOf: member.key)

@@ -104,7 +104,8 @@ final class Server: Sendable {
         return .body(
             200,
             Array(
-                "{\"kind\":\"APIGroup\",\"name\":\"\(group)\",\"versions\":[\(version)],\"preferredVersion\":\(version)}".utf8)
+                "{\"kind\":\"APIGroup\",\"name\":\"\(group)\",\"versions\":[\(version)],\"preferredVersion\":\(version)}"
+                    .utf8)
         )
     }
 
@@ -120,8 +121,12 @@ final class Server: Sendable {
     ) throws(Store.Refusal) -> Answer {
         guard let name else {
             if request.method == "POST" { return try create(request, kind, namespace) }
-            guard request.method == "GET" else { throw Store.Refusal(status: 405, reason: "MethodNotAllowed", message: "") }
-            let field = request.query["fieldSelector"].flatMap { $0.hasPrefix("metadata.name=") ? String($0.dropFirst(14)) : nil }
+            guard request.method == "GET" else {
+                throw Store.Refusal(status: 405, reason: "MethodNotAllowed", message: "")
+            }
+            let field = request.query["fieldSelector"].flatMap {
+                $0.hasPrefix("metadata.name=") ? String($0.dropFirst(14)) : nil
+            }
             let selected = field.map { field in namespace.map { "\($0)/\(field)" } ?? field }
             if request.query["watch"] != nil {
                 let from = Int(request.query["resourceVersion"] ?? "") ?? 0
@@ -148,7 +153,8 @@ final class Server: Sendable {
             let isPatch = request.method == "PATCH"
             let object = try store.change(kind, key) { (before, version) throws(Store.Refusal) in
                 guard let before else { throw Self.missing }
-                return try Self.changed(before, request.body, isPatch: isPatch, isStatus: subresource == "status", version)
+                return try Self.changed(
+                    before, request.body, isPatch: isPatch, isStatus: subresource == "status", version)
             }
             guard let object else { throw Self.missing }
             onWrite(kind.plural, name)
@@ -206,7 +212,8 @@ final class Server: Sendable {
             let bare = RawJSON.merge(request.body[...], Array("{\"kind\":null,\"apiVersion\":null}".utf8)[...])
             return Store.versioned(
                 Array(bare.dropFirst()), version,
-                ",\"uid\":\"00000000-0000-4000-9000-\(padded(serial, 12))\",\"generation\":1,\"creationTimestamp\":\"\(rfc3339())\"")
+                ",\"uid\":\"00000000-0000-4000-9000-\(padded(serial, 12))\",\"generation\":1,\"creationTimestamp\":\"\(rfc3339())\""
+            )
         }
         onWrite(kind.plural, name)
         guard let object else { throw Self.missing }

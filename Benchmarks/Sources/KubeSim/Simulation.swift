@@ -121,7 +121,9 @@ public final class Simulation: Sendable {
                 population.expected += own.addresses.count
             }
         }
-        for (service, pods) in members { put(Kinds.endpointSlice, service + "-1", Template.endpointSlice(service, pods)) }
+        for (service, pods) in members {
+            put(Kinds.endpointSlice, service + "-1", Template.endpointSlice(service, pods))
+        }
     }
 
     private func put(_ kind: Store.Kind, _ name: String, _ object: String) {

@@ -105,7 +105,9 @@ final class Store: Sendable {
     }
 
     func kind(_ group: String, _ plural: String) -> Kind? { state.withLock { $0.tables["\(group)/\(plural)"]?.kind } }
-    func kinds(_ group: String) -> [Kind] { state.withLock { $0.tables.values.map(\.kind).filter { $0.group == group } } }
+    func kinds(_ group: String) -> [Kind] {
+        state.withLock { $0.tables.values.map(\.kind).filter { $0.group == group } }
+    }
     var version: Int { state.withLock { $0.version } }
     func count(_ kind: Kind) -> Int { state.withLock { $0.tables[Self.id(kind)]?.objects.count ?? 0 } }
 
@@ -125,7 +127,9 @@ final class Store: Sendable {
 
     func get(_ kind: Kind, _ name: String) -> Object? { state.withLock { $0.tables[Self.id(kind)]?.objects[name] } }
 
-    func names(_ kind: Kind) -> [String] { state.withLock { $0.tables[Self.id(kind)].map { Array($0.objects.keys) } ?? [] } }
+    func names(_ kind: Kind) -> [String] {
+        state.withLock { $0.tables[Self.id(kind)].map { Array($0.objects.keys) } ?? [] }
+    }
 
     /// The body of a page of a list.
     func page(_ kind: Kind, name: String?, prefix: String?, limit: Int, token: String?) throws(Refusal) -> Bytes {

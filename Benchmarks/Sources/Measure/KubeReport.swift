@@ -114,7 +114,8 @@ public struct KubeReport: Codable, Sendable {
         lines += [
             "all CPUs under churn: \(number(busyCPUs, digits: 2)) busy", "",
             "changes of pods: \(number(rate)) /s for \(number(seconds, digits: 1)) s ("
-                + changes.sorted { $0.key < $1.key }.map { "\(number(Double($0.value))) \($0.key)" }.joined(separator: ", ")
+                + changes.sorted { $0.key < $1.key }.map { "\(number(Double($0.value))) \($0.key)" }.joined(
+                    separator: ", ")
                 + ")",
         ]
         var times = Table(["until the agent's kernel knows, s", "followed", "p50", "p99", "max"])
@@ -134,7 +135,10 @@ public struct KubeReport: Codable, Sendable {
         for (what, count) in requests.sorted(by: { $0.key < $1.key }) {
             writes.add([what, number(Double(count) / max(seconds, 0.001), digits: 1)])
         }
-        writes.add(["simulated keymgrs update encryptionnodes/status", number(Double(statuses) / max(seconds, 0.001), digits: 1)])
+        writes.add([
+            "simulated keymgrs update encryptionnodes/status",
+            number(Double(statuses) / max(seconds, 0.001), digits: 1),
+        ])
         lines += writes.lines
         lines += [""] + Report.verdicts(of: targets)
         return lines

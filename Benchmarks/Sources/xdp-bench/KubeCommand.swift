@@ -31,7 +31,8 @@ struct KubeCommand: ParsableCommand {
         let rate = rate ?? (quick ? 200 : 2000)
         let seconds = seconds ?? (quick ? 15 : 60)
         var report = KubeReport(
-            date: Date.now.formatted(.iso8601), machine: .current(), nodes: size.nodes, pods: size.pods, wantedRate: rate)
+            date: Date.now.formatted(.iso8601), machine: .current(), nodes: size.nodes, pods: size.pods,
+            wantedRate: rate)
         let lab = try Lab()
         defer { lab.tearDown() }
         let node = lab.nodes[0]
@@ -51,7 +52,10 @@ struct KubeCommand: ParsableCommand {
         let begin = ContinuousClock.now
         let probe = try converge(simulation, operatorProcess, agent, pins)
         report.convergence = (ContinuousClock.now - begin) / .seconds(1)
-        let programs = [("ebpf-xdp-operator", operatorProcess.pid), ("ebpf-xdp-keymgr", agent.pid), ("API server and simulation", getpid())]
+        let programs = [
+            ("ebpf-xdp-operator", operatorProcess.pid), ("ebpf-xdp-keymgr", agent.pid),
+            ("API server and simulation", getpid()),
+        ]
         for (name, pid) in programs {
             report.processes.append(
                 .init(name: name, phase: "start", from: .none, to: .now(pid), seconds: report.convergence))
@@ -160,7 +164,9 @@ struct KubeCommand: ParsableCommand {
             for process in [operatorProcess, agent] where !process.isRunning {
                 throw LabError("\(process.command[0]) ended: \(process.errors.suffix(4000))")
             }
-            if probe == nil, access(pins + "/maps/endpoints", F_OK) == 0 { probe = try KernelProbe(pins: pins, simulation) }
+            if probe == nil, access(pins + "/maps/endpoints", F_OK) == 0 {
+                probe = try KernelProbe(pins: pins, simulation)
+            }
             if let probe {
                 count = try probe.count()
                 if count >= simulation.expected { return probe }
