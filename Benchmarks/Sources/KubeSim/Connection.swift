@@ -71,12 +71,13 @@ struct Connection {
 
     private func write(_ bytes: [UInt8]) -> Bool {
         bytes.withUnsafeBytes { bytes in
-            var at = 0
-            while at < bytes.count {
-                let count = send(socket, bytes.baseAddress! + at, bytes.count - at, Int32(MSG_NOSIGNAL))
+            var rest = bytes[...]
+            while !rest.isEmpty {
+                let count = send(
+                    socket, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count, Int32(MSG_NOSIGNAL))
                 if count < 0, errno == EINTR { continue }
                 guard count > 0 else { return false }
-                at += count
+                rest = rest.dropFirst(count)
             }
             return true
         }
@@ -86,7 +87,9 @@ struct Connection {
         let room = 1 << 16
         let before = buffer.count
         buffer.append(contentsOf: repeatElement(0, count: room))
-        let count = buffer.withUnsafeMutableBytes { recv(socket, $0.baseAddress! + before, room, 0) }
+        let count = buffer.withUnsafeMutableBytes {
+            recv(socket, UnsafeMutableRawBufferPointer(rebasing: $0[before...]).baseAddress, room, 0)
+        }
         buffer.removeLast(room - max(0, count))
         return count > 0
     }

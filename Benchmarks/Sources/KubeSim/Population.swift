@@ -27,6 +27,8 @@ struct Population: Sendable {
     private let nodes: Int
     /// Protected addresses that there should be.
     var expected = 0
+    /// Pods that ask for protection.
+    var expectedPods = 0
 
     init(nodes: Int) { self.nodes = nodes }
 
@@ -54,7 +56,10 @@ struct Population: Sendable {
         pods[number].address = nextAddress
         pods[number].assignedAt = time
         running.append(number)
-        if pods[number].isProtected { expected += 1 }
+        if pods[number].isProtected {
+            expected += 1
+            expectedPods += 1
+        }
         if head < waiting.count, waiting[head] == number { head += 1 }
     }
 

@@ -80,6 +80,9 @@ public final class Simulation: Sendable {
     /// Addresses that shall be protected at present, of all nodes.
     public var expected: Int { population.withLock { $0.expected } }
 
+    /// Pods that shall be annotated.
+    public var expectedPods: Int { population.withLock { $0.expectedPods } }
+
     /// What has happened since the last time.
     public func takeSamples() -> [Sample] {
         samples.withLock { samples in
@@ -119,6 +122,7 @@ public final class Simulation: Sendable {
             for (index, own) in ownPods.enumerated() {
                 put(Kinds.pod, "ns-000/\(own.name)", Template.ownPod(own, index))
                 population.expected += own.addresses.count
+                population.expectedPods += 1
             }
         }
         for (service, pods) in members {

@@ -16,6 +16,8 @@ public struct KubeReport: Codable, Sendable {
     public var wantedRate: Int
     /// From the start of the programs until every protected address was in the agent's kernel, seconds.
     public var convergence = 0.0
+    /// The same until every pod was annotated, seconds.
+    public var annotation = 0.0
     /// What the programs used until then, and while pods came and went.
     public var processes: [Process] = []
     /// Changes of pods by sort.
@@ -100,7 +102,7 @@ public struct KubeReport: Codable, Sendable {
             "\(number(Double(nodes))) nodes, \(number(Double(pods))) pods, \(number(Double(protected))) protected addresses; \(machine.processors) CPUs, shared by all that runs here",
             "real: ebpf-xdp-operator, one ebpf-xdp-keymgr and its kernel maps. Simulated: API server, other nodes' keymgrs, kubelets, scheduler",
             "",
-            "start to everything in the agent's kernel: \(number(convergence, digits: 1)) s",
+            "start to everything in the agent's kernel: \(number(convergence, digits: 1)) s; until all pods were annotated: \(number(annotation, digits: 1)) s",
             "",
         ]
         var table = Table(["", "phase", "cores", "resident MiB", "peak MiB"])
