@@ -174,7 +174,7 @@ import Testing
         throw CancellationError()
     }
 
-    private func fill(_ world: World) throws {
+    func fill(_ world: World) throws {
         let fixture = try Fixture("mesh")
         for object in try fixture.decode(Namespace.self) { try world.api.put(object) }
         for object in try fixture.decode(Node.self) { try world.api.put(object) }
@@ -197,11 +197,11 @@ import Testing
                 "\($0.key)"
             })
     }
-    private func wanted(_ world: World) throws -> [String] {
+    func wanted(_ world: World) throws -> [String] {
         try world.api.all(EncryptionNodeObject.self).values.flatMap { $0.spec?.endpoints ?? [] }
             .map { "\($0.pod.namespace)/\($0.pod.name)" }.sorted()
     }
-    private func published(_ world: World) throws -> [String] {
+    func published(_ world: World) throws -> [String] {
         try world.api.all(EncryptedEndpointSlice.self).values.flatMap { $0.spec?.nodes ?? [] }.flatMap(
             \.report.endpoints
         )

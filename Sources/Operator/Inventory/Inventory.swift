@@ -38,6 +38,9 @@ public struct Inventory: Sendable {
     private var servicesByAddress: [IPAddress: [ServiceName]] = [:]
     private var reserved: [IPAddress: Int] = [:]
 
+    /// How many objects of each kind have gone.
+    private var removals: [WatchedKind: Int] = [:]
+
     private var rulesChanged = true
     private var changedPods: Set<ObjectKey> = []
     private var changes = Changes()
@@ -484,17 +487,41 @@ public struct Inventory: Sendable {
         }
     }
 
-    /// The uid of an object, where it matters whether one of the same name has taken its place.
-    func uid(_ kind: WatchedKind, _ key: ObjectKey) -> String? {
+    /// Which version of an object is known, of the kinds that have versions kept.
+    func version(_ kind: WatchedKind, _ key: ObjectKey) -> Version? {
         switch kind {
-        case .pods: pods[key]?.facts.uid
-        case .encryptionNodes: encryptionNodes[key.name]?.uid
-        case .policies: policies[key.name]?.metadata.uid
+        case .pods: pods[key].map { Version(uid: $0.facts.uid, resourceVersion: $0.resourceVersion) }
+        case .encryptionNodes:
+            encryptionNodes[key.name].map { Version(uid: $0.uid, resourceVersion: $0.resourceVersion) }
+        case .policies:
+            policies[key.name].map { Version(uid: $0.metadata.uid, resourceVersion: $0.metadata.resourceVersion) }
+        case .epochs:
+            // The last one that could be read: which of the name it was says nothing.
+            EncryptionEpochObject.number(key.name).flatMap { epochs[$0] }.map {
+                Version(resourceVersion: $0.metadata.resourceVersion)
+            }
         default: nil
         }
     }
 
+    func witness(_ kind: WatchedKind, _ keys: [ObjectKey]) -> Witness? {
+        switch kind {
+        case .pods, .encryptionNodes, .policies, .epochs:
+            let versions = keys.reduce(into: [:]) { $0[$1] = version(kind, $1) }
+            return Witness(kind: kind, versions: versions, removals: removals[kind, default: 0])
+        default: return nil
+        }
+    }
+
+    /// Whether nothing has become known of an object since a moment.
+    func isUnchanged(_ key: ObjectKey, since witness: Witness) -> Bool {
+        let now = version(witness.kind, key)
+        // One that is not known may have come and gone.
+        return now == witness.versions[key] && (now != nil || removals[witness.kind, default: 0] == witness.removals)
+    }
+
     mutating func remove(_ kind: WatchedKind, _ key: ObjectKey) {
+        removals[kind, default: 0] += 1
         switch kind {
         case .pods: removePod(key)
         case .services: removeService(key)
@@ -512,4 +539,18 @@ public struct Inventory: Sendable {
         case .slices: break
         }
     }
+}
+
+/// A version of an object. One of the same name that was made again has another uid.
+struct Version: Sendable, Hashable {
+    var uid: String?
+    var resourceVersion: String?
+}
+
+/// What was known of some objects at a moment.
+struct Witness: Sendable {
+    var kind: WatchedKind
+    var versions: [ObjectKey: Version]
+    /// How many of the kind had gone.
+    var removals: Int
 }

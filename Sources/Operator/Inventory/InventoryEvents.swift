@@ -24,7 +24,7 @@ extension Inventory {
         case .deleted(let key, let uid):
             kinds[kind]?.unreadable[key] = nil
             // The deletion of an object that another of its name has replaced is old news.
-            if let uid, let current = self.uid(kind, key), uid != current { return }
+            if let uid, let current = version(kind, key)?.uid, uid != current { return }
             remove(kind, key)
         case .undecodable(let object):
             kinds[kind]?.listed?.insert(object.key)

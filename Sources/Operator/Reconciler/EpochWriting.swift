@@ -34,8 +34,9 @@ extension LeaderSession {
         guard let cluster = board.status.cluster else { return .milliseconds(200) }
         if !keeper.isFresh {
             // What a watch has may be old: the number of the next epoch depends on all that there are.
+            let witness = await hub.witness(.epochs)
             guard let list = try? await api.listAll(EncryptionEpochObject.self) else { return .seconds(1) }
-            for object in list.items { await hub.put(object) }
+            for object in list.items { await hub.put(object, since: witness) }
             keeper.isFresh = true
         }
         guard await hub.areEpochsKnown else {
@@ -142,9 +143,10 @@ extension LeaderSession {
                 kekVersion: blob.kekVersion, notBefore: now, notAfter: now.adding(seconds: cluster.epochLifetime),
                 acknowledgeBy: now.adding(seconds: cluster.acknowledgeWithin)))
         object.metadata.annotations = [EncryptionEpochObject.clusterIDAnnotation: cluster.id.description]
+        let witness = await hub.witness(.epochs, object.key)
         do throws(KubernetesError) {
             let created = try await api.create(object)
-            await hub.put(created)
+            await hub.put(created, since: witness)
             schedule.opened(kekVersion: blob.kekVersion, now: clock.now())
             keeper.newest = number
             board.count(.epochs, isSuccess: true)

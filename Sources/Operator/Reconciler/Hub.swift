@@ -42,7 +42,16 @@ actor Hub {
     func setLed(_ isLed: Bool) { self.isLed = isLed }
     private var isLed = false
 
-    func put<O: Inventoried>(_ object: O) {
+    /// What is known of an object before a request about it is sent; nil for kinds of which no versions are kept.
+    func witness(_ kind: WatchedKind, _ key: ObjectKey) -> Witness? { inventory.witness(kind, [key]) }
+
+    /// The same of all objects of a kind, before they are listed.
+    func witness(_ kind: WatchedKind) -> Witness? { inventory.witness(kind, inventory.keys(kind)) }
+
+    /// Takes an answer, unless the watch has told of the object meanwhile. What it tells is newer, or followed by what is; and it tells
+    /// nothing twice, so that an older answer put over it would stay.
+    func put<O: Inventoried>(_ object: O, since witness: Witness?) {
+        guard let witness, inventory.isUnchanged(object.key, since: witness) else { return }
         inventory.put(object)
         changed.set()
     }

@@ -141,10 +141,11 @@ final class LeaderSession: Sendable {
     // MARK: Pods
 
     private func annotate(_ key: ObjectKey) async -> WorkOutcome {
+        let witness = await hub.witness(.pods, key)
         guard mayWrite, let (plan, body, reference) = await hub.annotationPatch(key) else { return .done }
         do throws(KubernetesError) {
             let pod = try await api.mergePatch(Pod.self, key, subresource: nil, body: body)
-            await hub.put(trimmed(pod))
+            await hub.put(trimmed(pod), since: witness)
             board.count(.pods, isSuccess: true)
             let isWarning = plan.event.reason == "OptOutOverruled"
             recorder.record(
@@ -166,7 +167,8 @@ final class LeaderSession: Sendable {
     /// Our view was old: takes the newest, and tries again.
     private func refresh<O: Inventoried>(_ type: O.Type, _ key: ObjectKey) async -> WorkOutcome {
         do throws(KubernetesError) {
-            await hub.put(trimmed(try await api.get(type, key)))
+            let witness = await hub.witness(O.kind, key)
+            await hub.put(trimmed(try await api.get(type, key)), since: witness)
             return .after(.milliseconds(10))
         } catch {
             return error.code == .notFound ? .done : error.outcome
@@ -207,10 +209,11 @@ final class LeaderSession: Sendable {
             writer.key("spec")
             writer.spec(endpoints)
         }
+        let witness = await hub.witness(.encryptionNodes, ObjectKey(name: name))
         do throws(KubernetesError) {
             let object = try await api.mergePatch(
                 EncryptionNodeObject.self, ObjectKey(name: name), subresource: nil, body: body)
-            await hub.put(object)
+            await hub.put(object, since: witness)
             board.count(.nodes, isSuccess: true)
             // What comes in the meantime goes with the next write.
             return .after(pace.node)
@@ -242,8 +245,9 @@ final class LeaderSession: Sendable {
         do throws(KubernetesError) {
             do throws(KubernetesError) {
                 // The watch may be behind: the server has the last word.
-                await hub.put(trimmed(try await api.get(Node.self, ObjectKey(name: name))))
-                return .done
+                _ = try await api.get(Node.self, ObjectKey(name: name))
+                gone.forget(name)
+                return .recheck(pace.nodeGrace)
             } catch {
                 guard error.code == .notFound else { throw error }
             }
@@ -270,9 +274,10 @@ final class LeaderSession: Sendable {
         do throws(KubernetesError) {
             guard let number = try await numbers.next(self) else { return .recheck(.milliseconds(500)) }
             guard mayWrite else { return .done }
+            let witness = await hub.witness(.encryptionNodes, ObjectKey(name: name))
             let object = try await api.create(
                 EncryptionNodeObject(name: name, spec: .init(nodeID: number, endpoints: endpoints)))
-            await hub.put(object)
+            await hub.put(object, since: witness)
             board.count(.nodes, isSuccess: true)
             logger.info("new node", metadata: ["node": "\(name)", "id": "\(number)"])
             return .done

@@ -56,12 +56,13 @@ extension LeaderSession {
                         metadata: ["slice": "\(object.metadata.name)", "why": "\(object.unreadable ?? "")"])
                 }
                 var names: Set<String> = []
+                let witness = await hub.witness(.encryptionNodes)
                 var options = ListOptions(limit: 200)
                 repeat {
                     let page = try await api.list(EncryptionNodeObject.self, namespace: nil, options: options)
                     for node in page.items {
                         names.insert(node.metadata.name)
-                        await hub.put(node)
+                        await hub.put(node, since: witness)
                     }
                     for node in page.undecodable { names.insert(node.key.name) }
                     options.continueToken = page.continueToken

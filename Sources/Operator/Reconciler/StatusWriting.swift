@@ -21,11 +21,12 @@ extension LeaderSession {
         var isGood = true
         for (name, uid, before, status) in await hub.policyStatuses(board.status.translation, now: .now()) {
             guard mayWrite else { return true }
+            let witness = await hub.witness(.policies, ObjectKey(name: name))
             do throws(KubernetesError) {
                 let policy = try await api.mergePatch(
                     EncryptionPolicy.self, ObjectKey(name: name), subresource: "status",
                     body: json(["status": status]))
-                await hub.put(policy)
+                await hub.put(policy, since: witness)
                 board.count(.policies, isSuccess: true)
             } catch {
                 if error.code == .notFound { continue }
