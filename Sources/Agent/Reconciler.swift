@@ -89,6 +89,7 @@ public struct Reconciler {
                 continue
             }
             report.problems.formUnion(plan.problems)
+            report.problems.formUnion(observed.openBridges.map(Self.problem))
             if snapshot.cluster == nil { return report }
             var node = publication(situation)
             node.lanes = lanes
@@ -125,6 +126,13 @@ public struct Reconciler {
         }
         report.needsRetry = true
         return report
+    }
+
+    private static func problem(_ bridge: OpenBridge) -> Problem {
+        Problem(
+            .warning, "bridge \(bridge.name)",
+            "is not for pods alone: \(bridge.reason). What strict pods of this node send each other through the bridge's own address is dropped as spoofed: it cannot be told from what comes from the network"
+        )
     }
 
     /// Applies changes in order. Returns false when something failed; what stands on its own is still done.

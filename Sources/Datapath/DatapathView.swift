@@ -59,6 +59,7 @@ public struct DatapathView: Sendable {
     public func state() throws(DatapathError) -> DatapathState {
         var state = try tables.state()
         state.attachments = try attacher.attachments(programIDs: programIDs)
+        state.openBridges = attacher.hostEnds.openBridges()
         return state
     }
 
