@@ -236,11 +236,14 @@ public actor Agent: Service {
                     isApplied: published?.applied[name].map {
                         $0.incarnation == node.incarnation && $0.revision == node.revision
                     } ?? false)
-            }, kms: kms, problems: problems.sorted())
+            }, kms: kms, problems: problems.sorted(),
+            pods: snapshot.endpoints.filter { $0.value.node == own }.sorted { $0.key < $1.key }.map { name, endpoint in
+                AgentStatus.PodStatus(name: name, label: source.label(name), addresses: endpoint.addresses.sorted())
+            })
         guard status != writtenStatus || now.milliseconds(since: status.updated) >= 60_000 else { return }
         status.updated = now
         writtenStatus = status
-        attempt("status.json") { try directory.write(status) }
+        attempt(AgentStatus.file) { try directory.write(status) }
     }
 
     private func attempt(_ what: String, _ body: () throws -> Void) {

@@ -27,7 +27,7 @@ public struct RuntimeDirectory: Sendable {
     }
 
     func write(_ status: AgentStatus) throws {
-        try AtomicFile.write(ObjectCoding.encode(status), to: "\(path)/status.json")
+        try AtomicFile.write(ObjectCoding.encode(status), to: "\(path)/\(AgentStatus.file)")
     }
 
     /// Leases of this boot: their times are the boot's clock.

@@ -135,14 +135,10 @@ struct EpochCommand: AsyncParsableCommand {
                   0 done, 1 the directory cannot be read, 64 wrong arguments
                 """)
 
-        enum Output: String, ExpressibleByArgument, CaseIterable {
-            case text, json
-        }
-
         @OptionGroup var directory: DirectoryOption
 
         @Option(help: "How to print: text or json.")
-        var output = Output.text
+        var output = OutputFormat.text
 
         func run() throws {
             let snapshot = directory.scan()

@@ -359,13 +359,15 @@ public final class KubernetesSource: ClusterSource {
         publisher.describe(engine: engine, problems: Array(report.problems))
     }
 
+    /// A pod's namespace/name for its UID, as far as it is known.
+    public func label(_ endpoint: String) -> String? { state.withLock { $0.pods?.pods[endpoint]?.label } }
+
     /// A pod by its name, as far as it is known.
     public func describe(_ problem: Problem) -> Problem {
         var problem = problem
         if problem.object.hasPrefix("endpoints/"), problem.object.hasSuffix(".json") {
             let uid = String(problem.object.dropFirst("endpoints/".count).dropLast(".json".count))
-            let label = state.withLock { $0.pods?.pods[uid]?.label }
-            problem.object = "pod \(label ?? uid)"
+            problem.object = "pod \(label(uid) ?? uid)"
         } else if problem.object.hasPrefix("nodes/"), problem.object.hasSuffix(".json") {
             problem.object = "node \(problem.object.dropFirst("nodes/".count).dropLast(".json".count))"
         } else if problem.object.hasPrefix("epochs/") {
