@@ -71,4 +71,7 @@ public struct DatapathView: Sendable {
 
     /// How many replay windows the kernel holds. Walks them, a system call each.
     public func windowCount() throws(DatapathError) -> Int { try tables.windowCount() }
+
+    /// Drops as they happen; for one consumer in the whole system.
+    public func dropEvents() throws(DatapathError) -> DropEvents { try tables.dropEvents() }
 }

@@ -14,6 +14,8 @@ struct XDPEncryptor: AsyncParsableCommand {
             EXAMPLES
               xdp-encryptor status                  who is attached, keys, drops
               xdp-encryptor status --output json    the same for programs
+              xdp-encryptor why shop/web-0          what happens with a pod's packets, and why
+              xdp-encryptor events                  drops as they happen
               xdp-encryptor gcm < vectors.jsonl     the kernel's cipher on your vectors
               xdp-encryptor demo                    two nodes, two pods, real packets
 
@@ -23,6 +25,8 @@ struct XDPEncryptor: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             StatusCommand.self,
+            WhyCommand.self,
+            EventsCommand.self,
             GCMCommand.self,
             KeysCommand.self,
             EpochCommand.self,

@@ -165,13 +165,14 @@ extension EndToEnd {
 
         @Test("keymgr's check says what is there, and detach works")
         func commands() throws {
-            try protected { kubernetes, _, _ in
+            try protected { kubernetes, client, server in
                 let lab = kubernetes.lab
                 let node = lab.nodes[0]
                 let check = try lab.run(
                     [kubernetes.programs + "/ebpf-xdp-keymgr", "check", "--config", kubernetes.configuration(node)],
                     in: node.namespace, environment: ["NODE_NAME": "node-1"])
                 #expect(check.succeeded && check.output.contains("2 nodes, 1 endpoints, 1 epochs"), "\(check)")
+                try ask(kubernetes, client, server)
                 try kubernetes.stop(node)
                 let detach = try lab.run(
                     [kubernetes.programs + "/ebpf-xdp-keymgr", "detach", "--config", kubernetes.configuration(node)],
@@ -179,6 +180,29 @@ extension EndToEnd {
                 #expect(detach.succeeded, "\(detach)")
                 #expect(files(under: kubernetes.pins(node)) == [])
             }
+        }
+
+        /// The commands that people type on a node.
+        private func ask(_ kubernetes: KubernetesLab, _ client: Lab.Pod, _ server: Lab.Pod) throws {
+            let node = kubernetes.lab.nodes[0]
+            func type(_ arguments: String..., status: Int32 = 0, words: [String]) throws {
+                let outcome = try kubernetes.lab.run(
+                    [kubernetes.programs + "/xdp-encryptor"] + arguments + [
+                        "--pin-path", kubernetes.pins(node), "--state-directory", kubernetes.runtime(node),
+                    ], in: node.namespace)
+                #expect(outcome.status == status, "\(arguments) \(outcome)")
+                for word in words { #expect(outcome.output.contains(word), "\(word) is not in \(outcome)") }
+            }
+            try type("status", words: ["shop/\(client.name)", "node-2 ("])
+            try type(
+                "why", "shop/\(client.name)", server.address,
+                words: [
+                    "protected pod of this node, strict, attached", "protected pod on node-2, strict",
+                    "\(client.address) -> \(server.address): ENCRYPTED",
+                    "\(server.address) -> \(client.address): DECRYPTED",
+                ])
+            try type("why", client.name, words: ["pods on node-2: ENCRYPTED"])
+            try type("why", client.name, "192.0.2.1", status: 2, words: ["IN CLEAR (unprotected)"])
         }
     }
 }
