@@ -162,4 +162,13 @@ import Testing
     @Test func nodesAreAsInTheirFile() throws { try compare(try Self.nodes()) }
     @Test func epochsAreAsInTheirFile() throws { try compare(Self.epochs()) }
     @Test func slicesAreAsInTheirFile() throws { try compare(try Self.slices()) }
+
+    @Test func namesOfNodesMayBeAsLongAsInKubernetes() throws {
+        for (length, isRead) in [(1, true), (253, true), (254, false)] {
+            var slice = try #require(try Self.slices().first)
+            slice.spec?.nodes[0].name = String(repeating: "n", count: length)
+            let read = try JSONDecoder().decode(EncryptedEndpointSlice.self, from: JSONEncoder().encode(slice))
+            #expect((read.spec != nil) == isRead, "\(length): \(read.unreadable ?? "")")
+        }
+    }
 }

@@ -152,7 +152,7 @@ extension EncryptedEndpointSlice.Spec: Checked {
         var names: Set<String> = []
         for (index, node) in nodes.enumerated() {
             let key = "nodes[\(index)]"
-            try checkName(node.name, "\(key).name")
+            try checkNodeName(node.name, "\(key).name")
             guard names.insert(node.name).inserted else {
                 throw InvalidValue("\(key).name", "\"\(node.name)\" stands in the slice twice")
             }

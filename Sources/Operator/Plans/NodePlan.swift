@@ -19,7 +19,7 @@ extension Inventory {
     public func nodePlan(_ name: String) -> NodePlan {
         guard let object = encryptionNodes[name] else {
             // A name that slices cannot hold would make the slice unreadable for everybody.
-            return nodes[name]?.isCandidate == true && isName(name) ? .create : .none
+            return nodes[name]?.isCandidate == true && isNodeName(name) ? .create : .none
         }
         if nodes[name] == nil, kinds[.nodes]?.isCurrent == true, kinds[.pods]?.isCurrent == true,
             podsByNode[name, default: []].allSatisfy({ pods[$0]?.facts.isLive != true })
