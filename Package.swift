@@ -99,24 +99,28 @@ let package = Package(
         // Two nodes with a pod each, in network namespaces: the demo and the end-to-end tests run on it.
         .target(name: "Lab", dependencies: ["BPF", "Netlink"], swiftSettings: swiftSettings),
 
+        // What the programs have in common.
+        .target(name: "Commands", dependencies: [arguments], swiftSettings: swiftSettings),
         .executableTarget(
             name: "keymgr",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry", arguments, logging,
+                "Agent", "Cluster", "Commands", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry",
+                arguments, logging,
                 lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "operatorcli",
             dependencies: [
-                "Cluster", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments, logging, lifecycle,
-                signals,
+                "Cluster", "Commands", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments, logging,
+                lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "cli",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", "Secrets", arguments, logging,
+                "Agent", "Cluster", "Commands", "Datapath", "Keys", "KMS", "Lab", "Netlink", "Secrets", arguments,
+                logging,
             ],
             swiftSettings: swiftSettings),
 

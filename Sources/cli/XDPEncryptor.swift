@@ -1,4 +1,5 @@
 import ArgumentParser
+import Commands
 
 /// The command that people type. One subcommand a file; each is registered with one line here.
 @main
@@ -36,7 +37,7 @@ struct XDPEncryptor: AsyncParsableCommand {
 
     /// Container runtimes start plugins without arguments.
     static func main() async {
-        if CNICommand.isPlugin(arguments: CommandLine.arguments, environment: environment()) {
+        if CNICommand.isPlugin(arguments: CommandLine.arguments, environment: Program.environment) {
             await main(["cni"])
         } else {
             await main(nil)

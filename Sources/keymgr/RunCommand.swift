@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Cluster
+import Commands
 import Datapath
 import KMS
 import Keys
@@ -37,27 +38,27 @@ struct RunCommand: AsyncParsableCommand {
 
         let kms: any KeyManagementService
         do throws(KMSError) {
-            kms = try configuration.kms.makeService(environment: processEnvironment)
+            kms = try configuration.kms.makeService(environment: Program.environment)
         } catch {
-            throw Exit.configuration("\(file.path): \(error.message)")
+            throw program.configuration("\(file.path): \(error.message)")
         }
         let directory: RuntimeDirectory
         do throws(FileError) {
             directory = try RuntimeDirectory(path: configuration.runtime)
         } catch {
-            throw Exit.configuration("\(file.path): runtimeDirectory: \(error)")
+            throw program.configuration("\(file.path): runtimeDirectory: \(error)")
         }
         let lock: RuntimeLock
         do throws(FileError) {
             lock = try RuntimeLock(directory)
         } catch {
-            throw Exit.running("\(error)")
+            throw program.running("\(error)")
         }
         let setup: Setup
         do throws(ConfigurationError) {
             setup = try Setup(configuration, file: file.path, logger: logger)
         } catch {
-            throw Exit.configuration("\(error)")
+            throw program.configuration("\(error)")
         }
         let nodeID: NodeID
         do {
@@ -71,7 +72,7 @@ struct RunCommand: AsyncParsableCommand {
             datapath = try Datapath(options: configuration.datapath(nodeID: nodeID))
             state = try datapath.state()
         } catch {
-            throw Exit.failure(error.message)
+            throw program.failure(error.message)
         }
         for warning in datapath.warnings { logger.warning("datapath", metadata: ["what": "\(warning)"]) }
         logger.notice(
@@ -84,7 +85,7 @@ struct RunCommand: AsyncParsableCommand {
         do {
             agent = try setup.agent(nodeID, datapath, kms, directory, logger)
         } catch {
-            throw Exit.failure("\(error)")
+            throw program.failure("\(error)")
         }
         var services: [any ServiceLifecycle.Service] = [agent]
         if let address = configuration.listen {
@@ -95,7 +96,7 @@ struct RunCommand: AsyncParsableCommand {
         do {
             try await group.run()
         } catch let error as KubernetesSource.NumberChanged {
-            throw Exit.failure("\(error)")
+            throw program.failure("\(error)")
         }
         await setup.client?.shutdown()
         logger.notice("stopped; the datapath goes on")

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Cluster
+import Commands
 import KMS
 import Kubernetes
 import Logging
@@ -26,14 +27,14 @@ struct CheckCommand: AsyncParsableCommand {
         let logger = Logger(label: "operator") { _ in LineLogHandler(level: .critical) }
         let kms: any KeyManagementService
         do throws(KMSError) {
-            kms = try configuration.kms.makeService(environment: processEnvironment)
+            kms = try configuration.kms.makeService(environment: Program.environment)
         } catch {
-            throw Exit.configuration("\(options.path): \(error.message)")
+            throw program.configuration("\(options.path): \(error.message)")
         }
         let (client, namespace) = try options.connect(configuration, logger)
         var isGood = true
         func report(_ sentence: String) {
-            say("error: \(sentence)")
+            program.say("error: \(sentence)")
             isGood = false
         }
         do throws(KMSError) {
