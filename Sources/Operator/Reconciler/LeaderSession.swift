@@ -167,7 +167,7 @@ final class LeaderSession: Sendable {
     /// Our view was old: takes the newest, and tries again.
     private func refresh<O: Inventoried>(_ type: O.Type, _ key: ObjectKey) async -> WorkOutcome {
         do throws(KubernetesError) {
-            let witness = await hub.witness(O.kind, key)
+            let witness = await hub.witness(O.place.kind, key)
             await hub.put(trimmed(try await api.get(type, key)), since: witness)
             return .after(.milliseconds(10))
         } catch {

@@ -55,7 +55,7 @@ struct Watchers: Sendable {
 
     /// Kinds of a mesh or a CNI, which may come and go with it.
     private func followWhenServed<O: Inventoried>(_ type: O.Type) async {
-        let kind = O.kind
+        let kind = O.place.kind
         var missingSince: Duration?
         var following: (version: String, task: Task<Void, Never>)?
         var hasSeen = false
