@@ -161,10 +161,6 @@ public final class KubernetesLab: Sendable {
         try stop("node-\(node.number)", signal)
     }
 
-    /// Stops the operator.
-    @discardableResult
-    public func stopOperator(_ signal: Int32 = SIGTERM) throws -> Outcome { try stop("operator", signal) }
-
     private func stop(_ name: String, _ signal: Int32) throws -> Outcome {
         guard let process = processes.withLock({ $0.removeValue(forKey: name) }) else {
             throw LabError("\(name) does not run")
