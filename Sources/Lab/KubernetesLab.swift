@@ -268,8 +268,8 @@ public final class KubernetesLab: Sendable {
 
 extension KubernetesLab {
     /// Istio's kinds, as far as the operator reads them.
-    private static let meshKinds = ["VirtualService", "ServiceEntry", "DestinationRule"].map { kind in
-        let plural = kind == "ServiceEntry" ? "serviceentries" : kind.lowercased() + "s"
+    private static let meshKinds = ["VirtualService", "ServiceEntry", "WorkloadEntry", "DestinationRule"].map { kind in
+        let plural = kind.hasSuffix("Entry") ? kind.lowercased().dropLast() + "ies" : kind.lowercased() + "s"
         return """
             apiVersion: apiextensions.k8s.io/v1
             kind: CustomResourceDefinition

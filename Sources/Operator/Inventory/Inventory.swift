@@ -113,7 +113,8 @@ public struct Inventory: Sendable {
     private mutating func asks(_ key: ObjectKey, _ pod: PodFacts) -> [Ask] {
         let rules = rules
         let selection = shapes.selection(pod.shape) { rules.evaluate($0) }
-        guard !rules.services.isEmpty || !rules.addresses.isEmpty else { return selection.asks }
+        let hasAddresses = !rules.addresses.isEmpty || !rules.prefixes.isEmpty
+        guard !rules.services.isEmpty || hasAddresses else { return selection.asks }
         var more: [Ask] = []
         func add(_ services: [ServiceName]) {
             for service in services where !selection.services.contains(service) {
@@ -121,10 +122,11 @@ public struct Inventory: Sendable {
             }
         }
         add(servicesByPod[key] ?? [])
-        if pod.isLive, !servicesByAddress.isEmpty || !rules.addresses.isEmpty {
+        if pod.isLive, !servicesByAddress.isEmpty || hasAddresses {
             for address in pod.addresses {
                 add(servicesByAddress[address] ?? [])
                 more += rules.addresses[address] ?? []
+                for (prefix, asks) in rules.prefixes where prefix.contains(address) { more += asks }
             }
         }
         return more.isEmpty ? selection.asks : Set(selection.asks + more).sorted()
@@ -333,6 +335,11 @@ public struct Inventory: Sendable {
         if mesh.serviceEntries.updateValue(facts, forKey: entry.key) != facts { rulesChanged = true }
     }
 
+    mutating func put(workloadEntry entry: WorkloadEntry) {
+        let facts = WorkloadEntryFacts(entry)
+        if mesh.workloadEntries.updateValue(facts, forKey: entry.key) != facts { rulesChanged = true }
+    }
+
     mutating func put(virtualService virtual: VirtualService) {
         let facts = VirtualServiceFacts(virtual)
         if mesh.virtualServices.updateValue(facts, forKey: virtual.key) != facts { rulesChanged = true }
@@ -345,6 +352,10 @@ public struct Inventory: Sendable {
 
     mutating func removeServiceEntry(_ key: ObjectKey) {
         if mesh.serviceEntries.removeValue(forKey: key) != nil { rulesChanged = true }
+    }
+
+    mutating func removeWorkloadEntry(_ key: ObjectKey) {
+        if mesh.workloadEntries.removeValue(forKey: key) != nil { rulesChanged = true }
     }
 
     mutating func removeVirtualService(_ key: ObjectKey) {
@@ -476,6 +487,7 @@ public struct Inventory: Sendable {
         case .namespaces: named(mesh.namespaceLabels.keys)
         case .endpointSlices: Array(endpointSlices.keys)
         case .serviceEntries: Array(mesh.serviceEntries.keys)
+        case .workloadEntries: Array(mesh.workloadEntries.keys)
         case .virtualServices: Array(mesh.virtualServices.keys)
         case .destinationRules: Array(mesh.destinationRules.keys)
         case .ciliumEndpoints: Array(ciliumEndpoints.keys)
@@ -529,6 +541,7 @@ public struct Inventory: Sendable {
         case .namespaces: removeNamespace(key.name)
         case .endpointSlices: removeEndpointSlice(key)
         case .serviceEntries: removeServiceEntry(key)
+        case .workloadEntries: removeWorkloadEntry(key)
         case .virtualServices: removeVirtualService(key)
         case .destinationRules: removeDestinationRule(key)
         case .ciliumEndpoints: removeCiliumEndpoint(key)

@@ -104,6 +104,10 @@ extension ServiceEntry: Inventoried {
     static let place = InventoryPlace<ServiceEntry>(.serviceEntries) { $0.put(serviceEntry: $1) }
 }
 
+extension WorkloadEntry: Inventoried {
+    static let place = InventoryPlace<WorkloadEntry>(.workloadEntries) { $0.put(workloadEntry: $1) }
+}
+
 extension VirtualService: Inventoried {
     static let place = InventoryPlace<VirtualService>(.virtualServices) { $0.put(virtualService: $1) }
 }

@@ -29,6 +29,7 @@ struct Watchers: Sendable {
                 await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) }
             }
             group.addTask { await followWhenServed(ServiceEntry.self) }
+            group.addTask { await followWhenServed(WorkloadEntry.self) }
             group.addTask { await followWhenServed(VirtualService.self) }
             group.addTask { await followWhenServed(DestinationRule.self) }
             group.addTask { await followWhenServed(CiliumEndpoint.self) }
