@@ -66,6 +66,9 @@ public struct DatapathView: Sendable {
     /// Verdicts and peers' counters, summed over CPUs.
     public func counters() throws(DatapathError) -> Counters { try tables.counters() }
 
+    /// Other nodes, by slot.
+    public func peers() throws(DatapathError) -> [UInt32: PeerEntry] { try tables.peers() }
+
     /// Replay window in packets.
     public func window() throws(DatapathError) -> UInt32 { try tables.config().window }
 

@@ -2,7 +2,6 @@ import Agent
 import ArgumentParser
 import Cluster
 import Datapath
-import FoundationEssentials
 import Glibc
 import Netlink
 
@@ -69,10 +68,7 @@ struct EventsCommand: AsyncParsableCommand {
             let drop = Drop(event, agent: agent)
             switch output {
             case .text: try writeAll(Array((drop.text + "\n").utf8))
-            case .json:
-                let encoder = JSONEncoder()
-                encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-                try writeAll([UInt8](encoder.encode(drop)) + [UInt8(ascii: "\n")])
+            case .json: try writeJSONLine(drop)
             }
             left -= 1
             if left == 0 { return }

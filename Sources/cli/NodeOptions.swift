@@ -33,6 +33,13 @@ func writeJSON(_ value: some Encodable) throws {
     try writeAll([UInt8](encoder.encode(value)) + [UInt8(ascii: "\n")])
 }
 
+/// The same in one line, for streams.
+func writeJSONLine(_ value: some Encodable) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    try writeAll([UInt8](encoder.encode(value)) + [UInt8(ascii: "\n")])
+}
+
 /// Rows as lines, columns as wide as their widest value.
 func columns(_ rows: [[String]]) -> [String] {
     let count = rows.map(\.count).max() ?? 0

@@ -17,6 +17,7 @@ struct XDPEncryptor: AsyncParsableCommand {
               xdp-encryptor status --output json    the same for programs
               xdp-encryptor why shop/web-0          what happens with a pod's packets, and why
               xdp-encryptor events                  drops as they happen
+              xdp-encryptor top                     packets a second, by verdict and by other node
               xdp-encryptor gcm < vectors.jsonl     the kernel's cipher on your vectors
               xdp-encryptor demo                    two nodes, two pods, real packets
 
@@ -28,6 +29,7 @@ struct XDPEncryptor: AsyncParsableCommand {
             StatusCommand.self,
             WhyCommand.self,
             EventsCommand.self,
+            TopCommand.self,
             GCMCommand.self,
             KeysCommand.self,
             EpochCommand.self,

@@ -210,28 +210,66 @@ struct CommandTests {
             let output = "\(node.options.stateDirectory)/out"
             let lock = "\(node.options.stateDirectory)/events.lock"
             let ping = "ip netns exec \(node.podNamespace) ping -c 1 -W 1 10.77.0.1"
-            for (format, words) in [
-                ("text", ["unknown_peer leaving shop/web-0 10.8.0.2 > 10.77.0.1 icmp 98 bytes"]),
-                ("json", [#""reason":"unknown_peer""#, #""direction":"leaving""#, #""pod":"shop/web-0""#]),
+            // What comes next once it listens, and what it has said by the end.
+            func events(_ arguments: String, _ next: String) -> String {
+                shell(
+                    """
+                    rm -f \(lock); \(Command.path) events \(arguments) \(places) > \(output) 2>&1 & first=$!
+                    for i in $(seq 600); do [ -e \(lock) ] && break; sleep 0.05; done; sleep 0.5
+                    \(next)
+                    \(ping) > /dev/null
+                    wait $first; echo first=$?
+                    cat \(output)
+                    """) ?? ""
+            }
+            // A second one is refused while the first listens.
+            let text = events("--seconds 10", "\(Command.path) events --seconds 1 \(places) 2>&1; echo status=$?")
+            for words in [
+                "unknown_peer leaving shop/web-0 10.8.0.2 > 10.77.0.1 icmp 98 bytes", "another one is running",
+                "status=75",
+                "first=0",
             ] {
-                let command = "\(Command.path) events --count 1 --seconds 20 --output \(format) \(places)"
-                // A second one is refused while the first waits.
-                let text =
-                    shell(
-                        """
-                        rm -f \(lock); \(command) > \(output) 2>&1 & first=$!
-                        for i in $(seq 200); do [ -e \(lock) ] && break; sleep 0.05; done; sleep 0.5
-                        \(command) 2>&1; echo status=$?
-                        \(ping) > /dev/null
-                        wait $first; echo first=$?
-                        cat \(output)
-                        """) ?? ""
-                for words in words + ["another one is running", "status=75", "first=0"] {
-                    #expect(text.contains(words), "\(words) is not in:\n\(text)")
-                }
+                #expect(text.contains(words), "\(words) is not in:\n\(text)")
+            }
+            let json = events("--count 1 --seconds 30 --output json", "true")
+            for words in [
+                #""reason":"unknown_peer""#, #""direction":"leaving""#, #""pod":"shop/web-0""#, "first=0",
+            ] {
+                #expect(json.contains(words), "\(words) is not in:\n\(json)")
             }
             #expect(answer("events --seconds 1 \(places)").hasSuffix("status=0\n"))
             #expect(answer("events --count 0 \(places)").contains("status=64"))
+        }
+    }
+
+    @Test func topShowsWhatMoves() throws {
+        try node { node, _, places in
+            func top(_ arguments: String) -> String {
+                let ping = "ip netns exec \(node.podNamespace) ping -c 5 -i 0.2 -W 1 10.77.0.1 > /dev/null"
+                return shell("sh -c '\(ping)' & \(Command.path) top \(arguments) \(places) 2>&1; echo status=$?; wait")
+                    ?? ""
+            }
+            let text = top("--interval 2 --count 1")
+            for words in ["dropped", "unknown_peer", "PACKETS/S", "status=0"] {
+                #expect(text.contains(words), "\(words) is not in:\n\(text)")
+            }
+            #expect(!text.contains("encrypted"))
+            struct Movement: Decodable {
+                struct Count: Decodable {
+                    var name: String
+                    var outcome: String
+                    var packets: Int
+                }
+                var seconds: Double
+                var verdicts: [Count]
+            }
+            let lines = top("--count 2 --output json").split(separator: "\n").filter { $0.hasPrefix("{") }
+            let looks = try lines.map { try JSONDecoder().decode(Movement.self, from: Data($0.utf8)) }
+            #expect(looks.count == 2 && looks.allSatisfy { (0.9...5).contains($0.seconds) })
+            let drops = looks.flatMap(\.verdicts).filter { $0.name == "unknown_peer" }
+            #expect(!drops.isEmpty && drops.allSatisfy { $0.outcome == "dropped" })
+            #expect((1...5).contains(drops.map(\.packets).reduce(0, +)), "\(drops)")
+            #expect(answer("top --interval 0 \(places)").contains("status=64"))
         }
     }
 
