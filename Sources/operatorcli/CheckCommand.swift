@@ -42,30 +42,9 @@ struct CheckCommand: AsyncParsableCommand {
         } catch {
             report("\(error)")
         }
-        await probe(Pod.self, client, report)
-        await probe(Service.self, client, report)
-        await probe(EndpointSlice.self, client, report)
-        await probe(Node.self, client, report)
-        await probe(Namespace.self, client, report)
-        await probe(EncryptionPolicy.self, client, report)
-        await probe(EncryptionNodeObject.self, client, report)
-        await probe(EncryptionEpochObject.self, client, report)
-        await probe(EncryptedEndpointSlice.self, client, report)
+        for problem in await Operator.problems(reading: client) { report(problem) }
         await client.shutdown()
         guard isGood else { throw ExitCode(1) }
         print("in order: namespace \(namespace), KMS \(kms.provider.rawValue)")
-    }
-
-    private func probe<O: KubernetesObject>(
-        _ type: O.Type, _ client: KubernetesClient, _ report: (String) -> Void
-    ) async {
-        do throws(KubernetesError) {
-            _ = try await client.list(type, namespace: nil, options: ListOptions(limit: 1))
-        } catch {
-            let hint =
-                error.code == .notFound && O.resource.group == EncryptionAPI.group
-                ? " (apply deploy/crds)" : error.code == .forbidden ? " (apply the ClusterRole of deploy/)" : ""
-            report("\(O.resource.plural): \(error.message)\(hint)")
-        }
     }
 }
