@@ -162,8 +162,8 @@ import Testing
         }
         #expect(inventory.rules.mesh.values.flatMap(\.notes).isEmpty)
         // One address; one that is a network's only by its length; what is no address.
-        let pod = try #require(inventory.pods.first { $0.value.facts.addresses.contains { $0.isIPv4 } })
-        let address = try #require(pod.value.facts.addresses.first { $0.isIPv4 })
+        let address = try IPAddress("10.244.2.3")
+        let pod = try #require(inventory.pods.first { $0.value.facts.addresses.contains(address) })
         for text in ["\(address)", "\(address)/32"] {
             put { $0.addresses = [text, "10.244.0.0/33", "a.example.com", "10.244.0.0/x", ""] }
             #expect(inventory.protected() == ["\(pod.key)": .strict], "\(text)")
