@@ -27,6 +27,8 @@ extension LeaderSession {
         var isFresh = false
         var written: [Epoch: EncryptionEpochObject.Status] = [:]
         var statusesAt = Duration.zero
+        /// Why the last status could not be written.
+        var statusError: String?
     }
 
     private func stepEpochs(_ keeper: inout EpochKeeper) async -> Duration {
@@ -41,7 +43,7 @@ extension LeaderSession {
         guard await hub.areEpochsKnown else {
             let problems = await hub.epochProblems.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
             say("waiting: epochs cannot be read: \(problems.joined(separator: "; "))", &keeper, level: .error)
-            return .seconds(5)
+            return .seconds(1)
         }
         let objects = await hub.epochs
         let epochs = objects.compactMapValues(\.spec)
@@ -145,6 +147,8 @@ extension LeaderSession {
         do throws(KubernetesError) {
             let created = try await api.create(object)
             await hub.put(created)
+            // People see at once where it stands.
+            keeper.statusesAt = .zero
             schedule.opened(kekVersion: blob.kekVersion, now: clock.now())
             keeper.newest = number
             board.count(.epochs, isSuccess: true)
@@ -194,8 +198,12 @@ extension LeaderSession {
                     EncryptionEpochObject.self, ObjectKey(name: object.metadata.name), subresource: "status",
                     body: json(["status": status]))
                 keeper.written[number] = status
+                keeper.statusError = nil
             } catch {
-                logger.debug("cannot write a status", metadata: ["epoch": "\(number)", "error": "\(error.message)"])
+                logger.log(
+                    level: error.message == keeper.statusError ? .debug : .warning, "cannot write a status",
+                    metadata: ["epoch": "\(number)", "error": "\(error.message)"])
+                keeper.statusError = error.message
             }
         }
     }
