@@ -617,4 +617,18 @@ import Testing
         }
         await world.stop()
     }
+
+    /// Policies need no services; mesh resources lead to no pod, and the operator works all the same.
+    @Test func aServerWithoutEndpointSlices() async throws {
+        let world = try World()
+        try fill(world)
+        world.api.setAbsent(["ciliumendpoints", "ciliumnodes", "endpointslices"])
+        try world.api.put(policy("all", .init()))
+        _ = world.lead()
+        world.keymgrs()
+        try await eventually("protected") {
+            try world.api.find(EncryptionPolicy.self, key("all"))?.status?.protectedPods == 7
+        }
+        await world.stop()
+    }
 }

@@ -60,7 +60,7 @@ public struct KindState: Sendable {
 
     /// Whether everything is known, or that it cannot be known now: then what is known is worked with, and nothing is lifted.
     public func isSettled(_ kind: WatchedKind) -> Bool {
-        isSynced || (kind.isOptional && (isAbsent || failure != nil || undiscovered != nil))
+        isSynced || isAbsent || (kind.isOptional && (failure != nil || undiscovered != nil))
     }
 
     /// What is known is all that there is, and is new.

@@ -95,7 +95,12 @@ actor Hub {
 
     var isSynced: Bool { inventory.isSynced }
     var holds: [String] { inventory.holds }
-    var kinds: [WatchedKind: KindState] { inventory.kinds }
+    /// Kinds that are waited for, and why, for people.
+    var missing: [String] {
+        inventory.kinds.filter { !$0.value.isSettled($0.key) }.map { kind, state in
+            "\(kind.rawValue): \(state.undiscovered ?? state.failure ?? "not read yet")"
+        }.sorted()
+    }
 
     /// Numbers for metrics.
     struct Numbers: Sendable {

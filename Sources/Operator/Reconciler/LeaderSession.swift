@@ -96,8 +96,20 @@ final class LeaderSession: Sendable {
 
     /// Nothing is decided on half of what there is.
     private func waitForSync() async -> Bool {
+        let begin = clock.now()
+        var told: [String] = []
         while !Task.isCancelled {
             if await hub.isSynced { return true }
+            // Not before the first lists can have come; then whenever it is something else that is waited for.
+            if clock.now() - begin >= .seconds(5) {
+                let missing = await hub.missing
+                if missing != told {
+                    logger.warning(
+                        "leading, but nothing is done before everything has been read",
+                        metadata: ["missing": "\(missing.joined(separator: "; "))"])
+                }
+                told = missing
+            }
             await pause(.milliseconds(50))
         }
         return false

@@ -19,7 +19,6 @@ struct Watchers: Sendable {
         await withDiscardingTaskGroup { group in
             follow(Pod.self, &group)
             follow(Service.self, &group)
-            follow(EndpointSlice.self, &group)
             follow(Node.self, &group)
             follow(Namespace.self, &group)
             follow(EncryptionPolicy.self, &group)
@@ -28,6 +27,7 @@ struct Watchers: Sendable {
             group.addTask {
                 await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) }
             }
+            group.addTask { await followWhenServed(EndpointSlice.self) }
             group.addTask { await followWhenServed(ServiceEntry.self) }
             group.addTask { await followWhenServed(VirtualService.self) }
             group.addTask { await followWhenServed(DestinationRule.self) }
@@ -53,12 +53,13 @@ struct Watchers: Sendable {
         }
     }
 
-    /// Kinds of a mesh or a CNI, which may come and go with it.
+    /// Kinds of a mesh or a CNI, which may come and go with it, and those that an older server has in another version or not at all.
     private func followWhenServed<O: Inventoried>(_ type: O.Type) async {
         let kind = O.kind
         var missingSince: Duration?
         var following: (version: String, task: Task<Void, Never>)?
         var hasSeen = false
+        var hasMissed = false
         defer { following?.task.cancel() }
         while !Task.isCancelled {
             var pause = discoveryInterval
@@ -83,6 +84,11 @@ struct Watchers: Sendable {
                         if following != nil {
                             logger.notice(
                                 "the server has no such kind any more", metadata: ["resource": "\(O.resource.plural)"])
+                        } else if !kind.isOptional, !hasMissed {
+                            hasMissed = true
+                            logger.error(
+                                "the server has no such kind: it is older than Kubernetes 1.30; going on without, services lead to no pod, and mesh resources protect nothing",
+                                metadata: ["resource": "\(O.resource.plural).\(O.resource.group)"])
                         }
                         following?.task.cancel()
                         following = nil
