@@ -618,6 +618,28 @@ import Testing
         await world.stop()
     }
 
+    @Test func nodesAreToldOf() async throws {
+        let world = try World()
+        try fill(world)
+        _ = world.lead()
+        try await eventually("an object") { try world.api.all(EncryptionNodeObject.self).count == 2 }
+        world.keymgrs()
+        try await eventually("ready") {
+            world.events.all.contains { $0.hasPrefix("Normal Node/node-a EncryptionReady") }
+        }
+        try await eventually("problem") {
+            // The keymgrs here know of no problems: what they write takes it away again.
+            if var node = try world.api.find(EncryptionNodeObject.self, key("node-a")), node.status?.problems == [] {
+                node.status?.problems = [Problem(.error, "uplink eth0", "cannot be attached")]
+                _ = try? await world.api.replaceStatus(node)
+            }
+            return world.events.all.contains {
+                $0.hasPrefix("Warning Node/node-a EncryptionProblem") && $0.contains("uplink eth0")
+            }
+        }
+        await world.stop()
+    }
+
     /// Policies need no services; mesh resources lead to no pod, and the operator works all the same.
     @Test func aServerWithoutEndpointSlices() async throws {
         let world = try World()

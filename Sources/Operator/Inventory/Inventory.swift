@@ -54,6 +54,8 @@ public struct Inventory: Sendable {
         public var rules = false
         /// Epochs have changed.
         public var epochs = false
+        /// A node has got ready, or has a problem, or another one.
+        public var conditions = false
     }
 
     /// Nothing is known.
@@ -442,6 +444,7 @@ public struct Inventory: Sendable {
         encryptionNodes[name] = facts
         if facts.endpointsHash != before?.endpointsHash || facts.uid != before?.uid { changes.nodes.insert(name) }
         if facts.report != before?.report || before == nil { changes.reports.insert(name) }
+        if before.map({ NodeCondition($0) }) != NodeCondition(facts) { changes.conditions = true }
     }
 
     mutating func removeEncryptionNode(_ name: String) {

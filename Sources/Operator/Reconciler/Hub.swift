@@ -163,7 +163,9 @@ actor Hub {
         work.hasReports = !pendingReports.isEmpty || !sliceEvents.isEmpty
         work.hasRules = changes.rules
         work.hasEpochs = changes.epochs || !changes.reports.isEmpty
-        work.isAnything = !changes.pods.isEmpty || !changes.nodes.isEmpty || changes.rules || !changes.reports.isEmpty
+        work.isAnything =
+            !changes.pods.isEmpty || !changes.nodes.isEmpty || changes.rules || !changes.reports.isEmpty
+            || changes.conditions
         work.took = clock.now() - begin
         lastSettle = work.took
         return work
@@ -258,6 +260,9 @@ actor Hub {
             return (name, policy.metadata.uid, policy.status, status)
         }
     }
+
+    /// How nodes are.
+    var nodeConditions: [String: NodeCondition] { inventory.encryptionNodes.mapValues { NodeCondition($0) } }
 
     /// What mesh resources come to, with their uids.
     var meshOutcomes: [MeshReference: (outcome: MeshOutcome, uid: String?)] {
