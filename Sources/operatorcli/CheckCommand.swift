@@ -62,8 +62,12 @@ struct CheckCommand: AsyncParsableCommand {
             _ = try await client.list(type, namespace: nil, options: ListOptions(limit: 1))
         } catch {
             let hint =
-                error.code == .notFound && O.resource.group == EncryptionAPI.group
-                ? " (apply deploy/crds)" : error.code == .forbidden ? " (apply the ClusterRole of deploy/)" : ""
+                switch error.code {
+                case .notFound where O.resource.group == EncryptionAPI.group: " (apply deploy/crds)"
+                case .notFound: " (the server is older than Kubernetes 1.30)"
+                case .forbidden: " (apply the ClusterRole of deploy/)"
+                default: ""
+                }
             report("\(O.resource.plural): \(error.message)\(hint)")
         }
     }
