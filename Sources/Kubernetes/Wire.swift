@@ -249,8 +249,12 @@ extension KubernetesError {
         default: code = .other
         }
         let wait = retryAfter ?? status.details?.retryAfterSeconds.map { .seconds($0) }
+        // Servers of custom resources say nothing but 404 where the kind is not there.
+        let plain =
+            code == .notFound
+            ? "the server has no such kind (404)" : "the API server answered \(httpStatus)"
         self.init(
-            code, status.message ?? "the API server answered \(httpStatus)", status: httpStatus, reason: reason,
+            code, status.message ?? plain, status: httpStatus, reason: reason,
             retryAfter: wait.map { max(.zero, min($0, .seconds(300))) })
     }
 }

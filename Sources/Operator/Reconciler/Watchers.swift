@@ -25,7 +25,11 @@ struct Watchers: Sendable {
             follow(EncryptionNodeObject.self, &group)
             follow(EncryptionEpochObject.self, &group)
             group.addTask {
-                await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) }
+                var missing = MissingDefinition(logger)
+                await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { event in
+                    missing.notice(event)
+                    await hub.handle(slice: event)
+                }
             }
             group.addTask { await followWhenServed(EndpointSlice.self) }
             group.addTask { await followWhenServed(ServiceEntry.self) }
@@ -38,16 +42,9 @@ struct Watchers: Sendable {
 
     private func follow<O: Inventoried>(_ type: O.Type, _ group: inout DiscardingTaskGroup) {
         group.addTask {
-            var hasComplained = false
+            var missing = MissingDefinition(logger)
             await Reflector<O>(api: api, clock: clock, logger: logger).run { event in
-                if case .failing(let error) = event, error.code == .notFound, O.resource.group == EncryptionAPI.group {
-                    if !hasComplained {
-                        logger.error(
-                            "a CRD of ours is missing: apply deploy/crds; nothing is done until it is there",
-                            metadata: ["resource": "\(O.resource.plural).\(O.resource.group)"])
-                    }
-                    hasComplained = true
-                }
+                missing.notice(event)
                 await hub.handle(event)
             }
         }
@@ -114,5 +111,25 @@ struct Watchers: Sendable {
     /// The version to read: ours if it is served, else the newest of those that have the same shape.
     static func choose(_ served: [String], preferred: String) -> String? {
         ([preferred, "v1", "v1beta1", "v1alpha3"] + served).first { served.contains($0) }
+    }
+}
+
+/// Says once that a kind of ours is not there.
+private struct MissingDefinition {
+    private let logger: Logger
+    private var hasComplained = false
+
+    init(_ logger: Logger) {
+        self.logger = logger
+    }
+
+    mutating func notice<O: KubernetesObject>(_ event: Reflector<O>.Event) {
+        guard case .failing(let error) = event, error.code == .notFound, O.resource.group == EncryptionAPI.group,
+            !hasComplained
+        else { return }
+        hasComplained = true
+        logger.error(
+            "a CRD of ours is missing: apply deploy/crds; nothing is done until it is there",
+            metadata: ["resource": "\(O.resource.plural).\(O.resource.group)"])
     }
 }
