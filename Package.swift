@@ -80,7 +80,7 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Netlink", logging,
+                "CloudIdentity", "Cluster", "CSys", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Netlink", logging,
                 lifecycle,
             ],
             swiftSettings: swiftSettings),
@@ -102,15 +102,15 @@ let package = Package(
         .executableTarget(
             name: "keymgr",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry", arguments, logging,
-                lifecycle, signals,
+                "Agent", "Cluster", "CSys", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry", arguments,
+                logging, lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "operatorcli",
             dependencies: [
-                "Cluster", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments, logging, lifecycle,
-                signals,
+                "CSys", "Cluster", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments, logging,
+                lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
@@ -144,7 +144,8 @@ let package = Package(
                 "Cluster", "KMS", "Keys", "Kubernetes", "Lab", "Netlink", "Operator", "Secrets", "Telemetry", logging,
             ],
             resources: [.copy("Fixtures")], swiftSettings: swiftSettings),
-        .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ClusterTests", dependencies: ["Cluster", "Keys", "Kubernetes", "Netlink"], swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",
             dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Netlink", "Secrets"],
