@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import CSys
 import Cluster
 import Datapath
 import KMS
@@ -27,6 +28,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var file: ConfigurationOption
 
     func run() async throws {
+        csys_give_memory_back()
         let hardening = ProcessHardening.apply()
         let configuration = try file.read()
         let level = configuration.logLevel.flatMap { Logger.Level(rawValue: $0) } ?? .info

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CSys
 import Glibc
 import KMS
 import Kubernetes
@@ -29,6 +30,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var options: CommonOptions
 
     func run() async throws {
+        csys_give_memory_back()
         // Provider local wraps in this process.
         let hardening = ProcessHardening.apply()
         let configuration = try options.read()
