@@ -1,3 +1,4 @@
+internal import CSys
 internal import Cluster
 public import Datapath
 internal import Glibc
@@ -24,11 +25,14 @@ public actor Agent: Service {
     private var adopted: Set<Epoch> = []
     private var shownProblems: Set<Problem> = []
     private var writtenStatus: AgentStatus?
+    private var statusDue = ContinuousClock.now
     private var writtenLeases: [DEKLifecycle.Lease] = []
 
     /// What has arrived from outside and was not looked at yet.
     private final class Inbox: Sendable {
         let reading = Mutex<Reading?>(nil)
+        /// What the runtime directory has of our node's object.
+        let remembered = Mutex<EncryptionNode?>(nil)
         /// What is being reconciled.
         let current = Mutex<Reading?>(nil)
         let wakes: AsyncStream<Void>
@@ -139,7 +143,12 @@ public actor Agent: Service {
         var report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
         self.reconciler = reconciler
         epochFloor = report.state?.epochFloor ?? epochFloor
-        for change in report.changes { logger.info("done", metadata: ["change": "\(change)"]) }
+        // One line each for what a person can read.
+        let level = report.changes.count > 20 ? Logger.Level.debug : .info
+        if level == .debug { logger.info("done", metadata: ["changes": "\(report.changes.count)"]) }
+        if logger.logLevel <= level {
+            for change in report.changes { logger.log(level: level, "done", metadata: ["change": "\(change)"]) }
+        }
 
         let kmsStatus = await keeper.status
         problems.formUnion(report.problems)
@@ -152,6 +161,7 @@ public actor Agent: Service {
         source.reconciled(report, reading, published: reconciler.published)
         show(problems)
         write(report, snapshot, problems, kmsStatus.sentence, now)
+        trimHeap(report)
         let leases = await keeper.leases
         if leases != writtenLeases {
             writtenLeases = leases
@@ -174,7 +184,12 @@ public actor Agent: Service {
             name: node, nodeID: nodeID, lanes: UInt32(max(1, sysconf(Int32(_SC_NPROCESSORS_CONF)))),
             datapath: datapath, published: published
         ) { node in
-            try directory.write(node)
+            try inbox.remembered.withLock { remembered in
+                let node = RuntimeDirectory.remembered(node)
+                guard node != remembered else { return }
+                try directory.write(node)
+                remembered = node
+            }
             if let reading = inbox.current.withLock({ $0 }) { try source.publish(node, reading) }
         }
     }
@@ -220,6 +235,10 @@ public actor Agent: Service {
     private func write(
         _ report: Reconciler.Report, _ snapshot: Snapshot, _ problems: Set<Problem>, _ kms: String, _ now: Timestamp
     ) {
+        // For people: a small part of the time, however many nodes there are. The next reconciliation comes within seconds.
+        let begin = ContinuousClock.now
+        guard begin >= statusDue else { return }
+        defer { statusDue = begin + (ContinuousClock.now - begin) * 20 }
         let (published, own) = (reconciler?.published, node)
         var nodes = snapshot.nodes
         nodes[node] = published
@@ -242,6 +261,14 @@ public actor Agent: Service {
         writtenStatus = status
         attempt("status.json") { try directory.write(status) }
     }
+
+    /// In a large cluster every reading makes and drops many small things; what they leave free goes back to the kernel now and then.
+    private func trimHeap(_ report: Reconciler.Report) {
+        guard !report.changes.isEmpty, ContinuousClock.now >= trimDue else { return }
+        csys_trim_heap()
+        trimDue = .now + .seconds(5)
+    }
+    private var trimDue = ContinuousClock.now
 
     private func attempt(_ what: String, _ body: () throws -> Void) {
         do {

@@ -34,8 +34,8 @@ public struct Reconciler {
     /// Our node object as it was written last.
     public private(set) var published: EncryptionNode?
     private var publishedAt = Timestamp(milliseconds: 0)
-    /// What was written lately: what is read may be a little older than what was written.
-    private var recent: [EncryptionNode] = []
+    /// Tells what was written lately: what is read may be a little older than what was written. Hashes: an object names all other nodes.
+    private var recent: [Int] = []
     private var unreachable: Set<String> = []
     private var renewals = Renewals()
 
@@ -68,6 +68,8 @@ public struct Reconciler {
             if let published { snapshot.nodes[name] = published }
             // Asked for each time: what is published must not be dated before it was done.
             let now = clock()
+            // Not two at a time: it holds every address of the cluster.
+            report.state = nil
             let observed: DatapathState
             do throws(DatapathError) {
                 observed = try datapath.state()
@@ -95,7 +97,7 @@ public struct Reconciler {
             if node == published {
                 if seen == node || seen == nil && !snapshot.isComplete(.nodes) { return report }
                 report.needsRetry = true
-                let isOurs = seen.map { recent.contains($0) } ?? false
+                let isOurs = seen.map { recent.contains($0.hashValue) } ?? false
                 guard now >= publishedAt.adding(seconds: isOurs ? 10 : 1) else { return report }
                 if let seen, !recent.isEmpty, !isOurs {
                     report.problems.insert(
@@ -107,10 +109,13 @@ public struct Reconciler {
             }
             do {
                 try publish(node)
-                let isAgain = node == published
+                // Nothing follows for us from what we say of others.
+                var before = published
+                before?.applied = node.applied
+                let isAgain = node == before
                 published = node
                 publishedAt = now
-                recent = recent.suffix(15) + [node]
+                recent = recent.suffix(15) + [node.hashValue]
                 if isAgain { return report }
             } catch {
                 report.problems.insert(

@@ -22,6 +22,14 @@ public struct RuntimeDirectory: Sendable {
         return decoded.object
     }
 
+    /// Without what is never read from the file: which revisions of other nodes' lists are in force. That alone is no reason to write it
+    /// again, and changes all the time in a large cluster.
+    static func remembered(_ node: EncryptionNode) -> EncryptionNode {
+        var node = node
+        node.applied = node.applied.mapValues { .init(incarnation: $0.incarnation, revision: 0, epochs: $0.epochs) }
+        return node
+    }
+
     func write(_ node: EncryptionNode) throws {
         try AtomicFile.write(ObjectCoding.encode(node), to: "\(path)/node.json")
     }

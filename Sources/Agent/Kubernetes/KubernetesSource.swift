@@ -88,7 +88,7 @@ public final class KubernetesSource: ClusterSource {
             )
         }
         self.nodes = nodes
-        slices = SliceTable(signal: signal) { object, _ in (object.spec, object.unreadable) }
+        slices = SliceTable(signal: signal) { object, before in (object.spec?.sharing(before), object.unreadable) }
         epochs = EpochTable(signal: signal) { object, _ in (object.spec, object.unreadable) }
         clusters = ClusterTable(signal: signal) { object, _ in
             do throws(ObjectCoding.Problem) {
@@ -135,7 +135,7 @@ public final class KubernetesSource: ClusterSource {
             group.addTask { [nodes] in
                 await nodes.run(Reflector(api: api, fieldSelector: own, logger: logger))
             }
-            group.addTask { [slices] in await slices.run(Reflector(api: api, pageSize: 50, logger: logger)) }
+            group.addTask { [slices] in await slices.run(Reflector(api: api, pageSize: 20, logger: logger)) }
             group.addTask { [epochs] in await epochs.run(Reflector(api: api, logger: logger)) }
             group.addTask { [clusters, namespace] in
                 await clusters.run(
@@ -342,7 +342,12 @@ public final class KubernetesSource: ClusterSource {
     /// Keeps what the CNI plugin waits for, and what people are told.
     public func reconciled(_ report: Reconciler.Report, _ reading: Reading, published: EncryptionNode?) {
         state.withLock { state in
-            if let kernel = report.state { state.kernel = kernel }
+            if var kernel = report.state {
+                // Of other nodes' addresses and keys nothing is asked here, and there may be a hundred thousand.
+                kernel.endpoints = kernel.endpoints.filter { $0.value.isLocal }
+                (kernel.associations, kernel.peers) = ([:], [:])
+                state.kernel = kernel
+            }
             state.obstacles = report.problems.reduce(into: [:]) { obstacles, problem in
                 if problem.severity == .error { obstacles[problem.object] = problem.message }
             }
