@@ -148,6 +148,8 @@ public struct Inventory: Sendable {
     public func addressProblems(_ key: ObjectKey, _ pod: PodFacts) -> [String] {
         claimed(key, pod).compactMap { address in
             if reserved[address] != nil { return "\(address) is an address of a node; it is left out" }
+            // Nearly every address has one holder.
+            guard let holders = podsByAddress[address], holders.count > 1 || !holders.contains(key) else { return nil }
             let others = (podsByAddress[address] ?? []).subtracting([key]).filter {
                 pods[$0]?.facts.isLive == true && pods[$0]?.facts.isDeleting == false
             }
@@ -442,6 +444,15 @@ public struct Inventory: Sendable {
         encryptionNodes[name] = facts
         if facts.endpointsHash != before?.endpointsHash || facts.uid != before?.uid { changes.nodes.insert(name) }
         if facts.report != before?.report || before == nil { changes.reports.insert(name) }
+    }
+
+    /// Endpoints were written. Where the watch has brought them before, it has this version or a later one.
+    mutating func wrote(_ endpoints: [EncryptionNodeObject.Endpoint], of name: String, resourceVersion: String?) {
+        let hash = endpoints.hashValue
+        guard let known = encryptionNodes[name]?.endpointsHash, known != hash else { return }
+        encryptionNodes[name]?.endpointsHash = hash
+        encryptionNodes[name]?.endpointCount = endpoints.count
+        encryptionNodes[name]?.resourceVersion = resourceVersion
     }
 
     mutating func removeEncryptionNode(_ name: String) {

@@ -42,8 +42,9 @@ public struct SliceBook: Sendable {
     /// The highest number that was ever seen or given.
     public private(set) var highest: Int64 = 0
 
-    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow.
-    static let fill = 900
+    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow. Much less than they may hold: a slice is
+    /// written, and read by every node, as a whole when anything in it changes.
+    static let fill = 100
     /// What a node takes beside its addresses.
     private static let overhead = 8
 

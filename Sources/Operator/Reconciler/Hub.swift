@@ -47,6 +47,11 @@ actor Hub {
         changed.set()
     }
 
+    /// A node's endpoints were written; the watch may have told already.
+    func wrote(_ endpoints: [EncryptionNodeObject.Endpoint], of node: String, resourceVersion: String?) {
+        inventory.wrote(endpoints, of: node, resourceVersion: resourceVersion)
+    }
+
     func handle(slice event: Reflector<SliceHeader>.Event) {
         switch event {
         case .reset: sliceList = []
@@ -154,7 +159,8 @@ actor Hub {
         pendingReports.formUnion(changes.reports)
         var work = Work()
         work.pods = changes.pods.filter { inventory.annotationPlan($0, mayLift: mayLift) != nil }
-        work.nodes = changes.nodes.filter { inventory.nodePlan($0) != .none }
+        // Whether there is anything to write is found out when their turn comes.
+        work.nodes = Array(changes.nodes)
         work.hasReports = !pendingReports.isEmpty || !sliceEvents.isEmpty
         work.hasRules = changes.rules
         work.hasEpochs = changes.epochs || !changes.reports.isEmpty
@@ -184,15 +190,14 @@ actor Hub {
         case remove(uid: String?)
     }
     func nodeWork(_ name: String) -> NodeWork {
-        switch inventory.nodePlan(name) {
+        let wanted = inventory.wantedEndpoints(name)
+        return switch inventory.nodePlan(name, wanted: wanted) {
         case .none: .none
-        case .create: .create(inventory.wantedEndpoints(name))
+        case .create: .create(wanted)
         case .remove: inventory.holds.isEmpty ? .remove(uid: inventory.encryptionNodes[name]?.uid) : .none
         case .write:
             inventory.holds.isEmpty
-                ? .write(
-                    inventory.wantedEndpoints(name), resourceVersion: inventory.encryptionNodes[name]?.resourceVersion)
-                : .merge
+                ? .write(wanted, resourceVersion: inventory.encryptionNodes[name]?.resourceVersion) : .merge
         }
     }
     func heldEndpoints(_ name: String, existing: [EncryptionNodeObject.Endpoint]) -> [EncryptionNodeObject.Endpoint] {

@@ -34,6 +34,8 @@ final class LeaderSession: Sendable {
     struct Pace: Sendable {
         /// Events of so long are looked at together, at least.
         var settle = Duration.milliseconds(50)
+        /// Between two writes of one slice, at least, for each slice that there is, up to a hundred of them.
+        var slice = Duration.milliseconds(5)
         /// Between two writes of one node's endpoints, at least.
         var node = Duration.milliseconds(500)
         /// Between two rounds of slices that bring nothing but acknowledgements, at least, and more for every 1,000 nodes.
@@ -47,9 +49,9 @@ final class LeaderSession: Sendable {
         /// How long a node must have been gone before its object goes.
         var nodeGrace = Duration.seconds(60)
         /// Annotations that are written at a time.
-        var podWidth = 16
+        var podWidth = 32
         /// Nodes that are written at a time.
-        var nodeWidth = 8
+        var nodeWidth = 32
     }
 
     init(
@@ -208,9 +210,9 @@ final class LeaderSession: Sendable {
             writer.spec(endpoints)
         }
         do throws(KubernetesError) {
-            let object = try await api.mergePatch(
-                EncryptionNodeObject.self, ObjectKey(name: name), subresource: nil, body: body)
-            await hub.put(object)
+            let header = try await api.mergePatch(
+                EncryptionNodeHeader.self, ObjectKey(name: name), subresource: nil, body: body)
+            await hub.wrote(endpoints, of: name, resourceVersion: header.metadata.resourceVersion)
             board.count(.nodes, isSuccess: true)
             // What comes in the meantime goes with the next write.
             return .after(pace.node)

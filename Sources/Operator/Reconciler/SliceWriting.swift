@@ -9,6 +9,8 @@ extension LeaderSession {
         var acknowledgementsAt = clock.now()
         let alarm = Alarm(signal: slicesChanged, clock: clock)
         var failures = 0
+        // When each slice was written last. Every node reads every write: one that changes all the time is not written all the time.
+        var writtenAt: [String: Duration] = [:]
         while !Task.isCancelled {
             let (reports, events) = await hub.takeReports()
             for (node, report) in reports { book.update(node, report) }
@@ -16,12 +18,20 @@ extension LeaderSession {
 
             let isTime = clock.now() >= acknowledgementsAt
             var isGood = true
-            for name in book.due(withAcknowledgements: isTime) {
+            let begin = clock.now()
+            var isCut = false
+            let interval = pace.slice * min(book.count, 100)
+            writtenAt = writtenAt.filter { clock.now() - $0.value < interval }
+            for name in book.due(withAcknowledgements: isTime) where writtenAt[name] == nil {
                 guard mayWrite else { break }
+                // What nodes say meanwhile does not wait for all slices to be written.
+                isCut = clock.now() - begin >= .milliseconds(100)
+                if isCut { break }
                 isGood = await write(name, &book)
                 guard isGood else { break }
+                writtenAt[name] = clock.now()
             }
-            if isTime, isGood {
+            if isTime, isGood, !isCut {
                 acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reporting))
             }
             board.update { status in
@@ -32,12 +42,15 @@ extension LeaderSession {
                 failures = min(failures + 1, 8)
                 await pause(.milliseconds(50) * (1 << failures) * (0.5 + 0.5 * clock.random()))
                 slicesChanged.set()
+            } else if isCut {
+                slicesChanged.set()
             } else {
                 failures = 0
                 // Changes that come close together go together.
                 await pause(pace.settle)
             }
-            alarm.set(book.isUrgent ? clock.now() : book.hasWork ? acknowledgementsAt : nil)
+            let rested = writtenAt.values.min().map { $0 + interval } ?? clock.now()
+            alarm.set(book.isUrgent ? rested : book.hasWork ? max(rested, acknowledgementsAt) : nil)
             await slicesChanged.wait()
         }
         alarm.set(nil)
