@@ -135,7 +135,7 @@ public final class KubernetesSource: ClusterSource {
             group.addTask { [nodes] in
                 await nodes.run(Reflector(api: api, fieldSelector: own, logger: logger))
             }
-            group.addTask { [slices] in await slices.run(Reflector(api: api, pageSize: 20, logger: logger)) }
+            group.addTask { [slices] in await slices.run(Reflector(api: api, pageSize: 4, logger: logger)) }
             group.addTask { [epochs] in await epochs.run(Reflector(api: api, logger: logger)) }
             group.addTask { [clusters, namespace] in
                 await clusters.run(

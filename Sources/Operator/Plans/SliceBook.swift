@@ -42,9 +42,9 @@ public struct SliceBook: Sendable {
     /// The highest number that was ever seen or given.
     public private(set) var highest: Int64 = 0
 
-    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow. Much less than they may hold: a slice is
-    /// written, and read by every node, as a whole when anything in it changes.
-    static let fill = 100
+    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow. Many small slices would be less to write
+    /// for a single change, but writes go one after the other: where everything changes all the time, a round of few large ones is shorter.
+    static let fill = 900
     /// What a node takes beside its addresses.
     private static let overhead = 8
 

@@ -21,8 +21,8 @@ extension LeaderSession {
             let begin = clock.now()
             var isCut = false
             let interval = pace.slice * min(book.count, 100)
-            writtenAt = writtenAt.filter { clock.now() - $0.value < interval }
-            for name in book.due(withAcknowledgements: isTime) where writtenAt[name] == nil {
+            for name in due(book, isTime, writtenAt) {
+                if let last = writtenAt[name], begin - last < interval { continue }
                 guard mayWrite else { break }
                 // What nodes say meanwhile does not wait for all slices to be written.
                 isCut = clock.now() - begin >= .milliseconds(100)
@@ -49,11 +49,25 @@ extension LeaderSession {
                 // Changes that come close together go together.
                 await pause(pace.settle)
             }
-            let rested = writtenAt.values.min().map { $0 + interval } ?? clock.now()
+            writtenAt = writtenAt.filter { book.sequence($0.key) != nil }
+            let waiting = book.due(withAcknowledgements: !book.isUrgent)
+            let rested = waiting.map { name in writtenAt[name].map { $0 + interval } ?? .zero }.min() ?? .zero
             alarm.set(book.isUrgent ? rested : book.hasWork ? max(rested, acknowledgementsAt) : nil)
             await slicesChanged.wait()
         }
         alarm.set(nil)
+    }
+
+    /// Slices that somebody waits for, then, if it is time, the others: each in the order in which they were written last, so that all get
+    /// their turn however long a round is.
+    private func due(_ book: SliceBook, _ isTime: Bool, _ writtenAt: [String: Duration]) -> [String] {
+        let urgent = book.due(withAcknowledgements: false)
+        let lazy = isTime ? book.due(withAcknowledgements: true).dropFirst(urgent.count) : []
+        return [urgent[...], lazy].flatMap { names in
+            names.map { (name: $0, last: writtenAt[$0] ?? .zero) }.enumerated().sorted {
+                ($0.element.last, $0.offset) < ($1.element.last, $1.offset)
+            }.map(\.element.name)
+        }
     }
 
     /// The book as the API server has it at this moment, not as a watch has it that may be behind: numbers go on above the highest, and no
