@@ -36,6 +36,12 @@ final class LeaderSession: Sendable {
         var settle = Duration.milliseconds(50)
         /// Between two writes of one slice, at least, for each slice that there is, up to a hundred of them.
         var slice = Duration.milliseconds(5)
+        /// Between two writes of changes, at least.
+        var changes = Duration.milliseconds(200)
+        /// Slices that take more room are not written for every change.
+        var changesAbove: Int? = 200
+        /// How long what is new of a slice's nodes stands in objects of changes only.
+        var compaction = Duration.seconds(60)
         /// Between two writes of one node's endpoints, at least.
         var node = Duration.milliseconds(500)
         /// Between two rounds of slices that bring nothing but acknowledgements, at least, and more for every 1,000 nodes.
@@ -143,10 +149,14 @@ final class LeaderSession: Sendable {
     // MARK: Pods
 
     private func annotate(_ key: ObjectKey) async -> WorkOutcome {
-        guard mayWrite, let (plan, body, reference) = await hub.annotationPatch(key) else { return .done }
+        guard mayWrite, let (plan, body, reference, version) = await hub.annotationPatch(key) else {
+            podConflicts.forget(key)
+            return .done
+        }
         do throws(KubernetesError) {
             let pod = try await api.mergePatch(Pod.self, key, subresource: nil, body: body)
             await hub.put(trimmed(pod))
+            podConflicts.forget(key)
             board.count(.pods, isSuccess: true)
             let isWarning = plan.event.reason == "OptOutOverruled"
             recorder.record(
@@ -156,7 +166,8 @@ final class LeaderSession: Sendable {
         } catch {
             switch error.code {
             case .notFound: return .done
-            case .conflict: return await refresh(Pod.self, key)
+            case .conflict:
+                return podConflicts.isNew(key, version) ? .recheck(Self.watchDelay) : await refresh(Pod.self, key)
             default:
                 board.count(.pods, isSuccess: false)
                 logger.warning("cannot annotate", metadata: ["pod": "\(key)", "error": "\(error.message)"])
@@ -164,6 +175,11 @@ final class LeaderSession: Sendable {
             }
         }
     }
+
+    /// After a conflict, the watch brings what we did not know, nearly always within this time. Only if it does not, the server is asked.
+    private static let watchDelay = Duration.milliseconds(500)
+    private let podConflicts = Conflicts<ObjectKey>()
+    private let nodeConflicts = Conflicts<String>()
 
     /// Our view was old: takes the newest, and tries again.
     private func refresh<O: Inventoried>(_ type: O.Type, _ key: ObjectKey) async -> WorkOutcome {
@@ -213,11 +229,16 @@ final class LeaderSession: Sendable {
             let header = try await api.mergePatch(
                 EncryptionNodeHeader.self, ObjectKey(name: name), subresource: nil, body: body)
             await hub.wrote(endpoints, of: name, resourceVersion: header.metadata.resourceVersion)
+            nodeConflicts.forget(name)
             board.count(.nodes, isSuccess: true)
             // What comes in the meantime goes with the next write.
             return .after(pace.node)
         } catch {
-            if error.code == .conflict { return await refresh(EncryptionNodeObject.self, ObjectKey(name: name)) }
+            if error.code == .conflict {
+                return nodeConflicts.isNew(name, resourceVersion)
+                    ? .recheck(Self.watchDelay) : await refresh(EncryptionNodeObject.self, ObjectKey(name: name))
+            }
+            nodeConflicts.forget(name)
             if error.code == .notFound { return .done }
             board.count(.nodes, isSuccess: false)
             logger.warning("cannot write endpoints", metadata: ["node": "\(name)", "error": "\(error.message)"])

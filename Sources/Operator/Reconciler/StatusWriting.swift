@@ -13,7 +13,7 @@ extension LeaderSession {
             told = await tellOfMesh(told)
             alarm.set(isGood ? nil : clock.now() + .seconds(5))
             // Every pod is looked at, and everything else waits meanwhile: a small part of the time.
-            await pause(max(pace.statuses, (clock.now() - begin) * 20))
+            await pause(max(pace.statuses, (clock.now() - begin) * 40))
             await statusesChanged.wait()
         }
         alarm.set(nil)
