@@ -70,8 +70,10 @@ private func isApplied(_ peer: EncryptionNode, _ situation: Situation) -> Bool {
     guard let slot = situation.slots[peer.id] else { return false }
     let observed = situation.observed
     var listed: Set<IPAddress> = []
+    listed.reserveCapacity(peer.endpoints.count)
     for endpoint in peer.endpoints {
-        for address in endpoint.addresses {
+        for index in 0..<endpoint.addressCount {
+            let address = endpoint.address(index)
             guard let claim = situation.remote.claims[address], let entry = observed.endpoints[address] else {
                 return false
             }

@@ -21,18 +21,20 @@ struct RemoteEndpoints: Sendable {
 
     /// The winner of each address.
     private(set) var claims: [IPAddress: Claim] = [:]
+    /// Addresses that more than one endpoint names.
+    private(set) var contested: Set<IPAddress> = []
     private(set) var problems: Set<Problem> = []
 
     /// Where two nodes claim an address, a ready endpoint beats one that is ending (that is how an address moves); of two ready
     /// ones the one that the kernel already has stays, as strict as it can be, and both are named in an error.
     init(peers: [String: EncryptionNode], observed: DatapathState) {
-        var contested: Set<IPAddress> = []
         claims.reserveCapacity(observed.endpoints.count)
         for node in peers.values {
             for endpoint in node.endpoints {
-                for address in endpoint.addresses
-                where claims.updateValue(Self.claim(endpoint, node), forKey: address) != nil {
-                    contested.insert(address)
+                let claim = Self.claim(endpoint, node)
+                for index in 0..<endpoint.addressCount {
+                    let address = endpoint.address(index)
+                    if claims.updateValue(claim, forKey: address) != nil { contested.insert(address) }
                 }
             }
         }
@@ -40,7 +42,9 @@ struct RemoteEndpoints: Sendable {
         var contenders: [IPAddress: [Contender]] = [:]
         for (name, node) in peers {
             for endpoint in node.endpoints {
-                for address in endpoint.addresses where contested.contains(address) {
+                for index in 0..<endpoint.addressCount {
+                    let address = endpoint.address(index)
+                    guard contested.contains(address) else { continue }
                     contenders[address, default: []].append(
                         Contender(node: name, name: endpoint.name, claim: Self.claim(endpoint, node)))
                 }
@@ -49,7 +53,7 @@ struct RemoteEndpoints: Sendable {
         for (address, all) in contenders { claims[address] = resolve(address, all, observed) }
     }
 
-    private static func claim(_ endpoint: EncryptionNode.PublishedEndpoint, _ node: EncryptionNode) -> Claim {
+    static func claim(_ endpoint: EncryptionNode.PublishedEndpoint, _ node: EncryptionNode) -> Claim {
         Claim(nodeID: node.id, strict: endpoint.mode == .strict, isReady: endpoint.state == .ready)
     }
 

@@ -130,6 +130,9 @@ def mapping(value, schema, path, old, errors):
     for name in schema.get("required", []):
         if name not in value:
             errors.append((join(path, name), "Required value"))
+    choices = schema.get("oneOf", [])
+    if choices and sum(all(name in value for name in choice["required"]) for choice in choices) != 1:
+        errors.append((path, f'Invalid value: "": "{path}" must validate one and only one schema (oneOf)'))
     if len(value) > schema.get("maxProperties", 1 << 60):
         errors.append((path, f"Too many: {len(value)}: must have at most {schema['maxProperties']} items"))
     properties, extra = schema.get("properties", {}), schema.get("additionalProperties")

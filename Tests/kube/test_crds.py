@@ -215,6 +215,16 @@ def test_epochs_that_are_refused(change):
     assert problems(epoch)
 
 
+def test_a_slice_has_nodes_or_changes():
+    slices = json.loads((Path(__file__).parent / "samples/encryptedendpointslices.json").read_text())
+    whole = next(item for item in slices if item["spec"].get("nodes"))
+    changes = next(item for item in slices if "changes" in item["spec"])
+    assert problems(whole) == [] and problems(changes) == []
+    assert problems({**whole, "spec": {**whole["spec"], "changes": changes["spec"]["changes"]}})
+    assert problems({**whole, "spec": {"sequence": 1}})
+    assert problems({**changes, "spec": {"sequence": 1, "changes": [{"name": "node-a"}]}})
+
+
 def test_what_must_not_change():
     rules = {rule["rule"] for rule in schema("EncryptionEpoch")["properties"]["spec"]["x-kubernetes-validations"]}
     assert "self == oldSelf" in rules

@@ -49,8 +49,7 @@ struct Acknowledgements: Sendable {
     mutating func forget() { known = [:] }
 
     /// Forgets nodes that are gone.
-    mutating func keep(only names: some Sequence<String>) {
-        let names = Set(names)
-        known = known.filter { names.contains($0.key) }
+    mutating func keep(only peers: [String: SliceView.Peer]) {
+        if known.keys.contains(where: { peers[$0] == nil }) { known = known.filter { peers[$0.key] != nil } }
     }
 }

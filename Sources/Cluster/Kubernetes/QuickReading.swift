@@ -143,6 +143,7 @@ extension EncryptedEndpointSlice {
             case "spec":
                 var sequence: Int64?
                 var nodes: [NodeEntry]?
+                var changes: [NodeChange]?
                 try json.object { (json, key) throws(JSONReader.Unexpected) in
                     switch key {
                     case "sequence": sequence = try json.integer()
@@ -151,11 +152,22 @@ extension EncryptedEndpointSlice {
                         try json.array { (json) throws(JSONReader.Unexpected) in read.append(try NodeEntry(json: &json))
                         }
                         nodes = read
+                    case "changes":
+                        var read: [NodeChange] = []
+                        try json.array { (json) throws(JSONReader.Unexpected) in
+                            read.append(try NodeChange(json: &json))
+                        }
+                        changes = read
                     default: try json.skip()
                     }
                 }
-                guard let sequence, let nodes else { throw JSONReader.Unexpected() }
-                spec = try checked(Spec(sequence: sequence, nodes: nodes))
+                guard let sequence else { throw JSONReader.Unexpected() }
+                if let changes {
+                    spec = try checked(Spec(sequence: sequence, changes: changes))
+                } else {
+                    guard let nodes else { throw JSONReader.Unexpected() }
+                    spec = try checked(Spec(sequence: sequence, nodes: nodes))
+                }
             default: try json.skip()
             }
         }
@@ -164,6 +176,79 @@ extension EncryptedEndpointSlice {
         slice.metadata = metadata
         return slice
     }
+}
+
+extension NodeChange {
+    fileprivate init(json: inout JSONReader) throws(JSONReader.Unexpected) {
+        var name: String?
+        var after: Int64?
+        var change = NodeChange(name: "", after: 0)
+        try json.object { (json, key) throws(JSONReader.Unexpected) in
+            switch key {
+            case "name": name = try json.text().string
+            case "after": after = try json.integer()
+            case "revision": change.revision = try json.integer()
+            case "all": change.isWholeList = try json.bool()
+            case "removed": change.removed = try json.strings()
+            case "endpoints":
+                try json.array { (json) throws(JSONReader.Unexpected) in
+                    change.endpoints.append(try changedEndpoint(&json))
+                }
+            case "epochs":
+                var read: [Epoch] = []
+                try json.array { (json) throws(JSONReader.Unexpected) in read.append(try json.integer()) }
+                change.epochs = read
+            case "sending":
+                var epoch: Epoch?
+                var since: Timestamp?
+                try json.object { (json, key) throws(JSONReader.Unexpected) in
+                    switch key {
+                    case "epoch": epoch = try json.integer()
+                    case "since": since = try json.timestamp()
+                    default: try json.skip()
+                    }
+                }
+                guard let epoch else { throw JSONReader.Unexpected() }
+                change.sending = Sending(epoch: epoch, since: since)
+            case "appliedThrough": change.appliedThrough = try json.integer()
+            case "notApplied": change.notApplied = try json.strings()
+            default: try json.skip()
+            }
+        }
+        guard let name, let after else { throw JSONReader.Unexpected() }
+        (change.name, change.after) = (name, after)
+        for index in change.endpoints.indices where change.endpoints[index].since == 0 {
+            change.endpoints[index].since = change.revision ?? 0
+        }
+        self = change
+    }
+}
+
+/// An endpoint of a change; `since` is 0 where it is the change's revision.
+private func changedEndpoint(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> EncryptionNode.PublishedEndpoint
+{
+    var name: EndpointName?
+    var addresses: [IPAddress]?
+    var mode = Mode?.some(.strict)
+    var state = EncryptionNode.State?.some(.ready)
+    var (since, until): (UInt32, UInt32) = (0, 0)
+    var withdrawnAt: Timestamp?
+    try json.object { (json, key) throws(JSONReader.Unexpected) in
+        switch key {
+        case "name": name = EndpointName(utf8: try json.text().bytes)
+        case "addresses": addresses = try json.addresses()
+        case "mode": mode = try json.mode()
+        case "state": state = try json.state()
+        case "since": since = try json.integer()
+        case "until": until = try json.integer()
+        case "withdrawnAt": withdrawnAt = try json.timestamp()
+        default: try json.skip()
+        }
+    }
+    guard let name, let addresses, let mode, let state else { throw JSONReader.Unexpected() }
+    return .init(
+        key: name, addresses: addresses, mode: mode, state: state, since: since, until: until,
+        withdrawnAt: withdrawnAt)
 }
 
 extension NodeEntry {
@@ -223,7 +308,8 @@ private struct PartialReport {
         case "endpoints":
             var read: [EncryptionNode.PublishedEndpoint] = []
             try json.array { (json) throws(JSONReader.Unexpected) in read.append(try endpoint(&json)) }
-            endpoints = read
+            // As large as it has to be: an array that has grown has room for twice as many.
+            endpoints = read.map(\.self)
         case "epochs":
             var read: [Epoch] = []
             try json.array { (json) throws(JSONReader.Unexpected) in read.append(try json.integer()) }
@@ -240,7 +326,7 @@ private struct PartialReport {
     private func endpoint(
         _ json: inout JSONReader
     ) throws(JSONReader.Unexpected) -> EncryptionNode.PublishedEndpoint {
-        var name: String?
+        var name: EndpointName?
         var addresses: [IPAddress]?
         var mode: Mode?
         var state: EncryptionNode.State?
@@ -248,10 +334,10 @@ private struct PartialReport {
         var withdrawnAt: Timestamp?
         try json.object { (json, key) throws(JSONReader.Unexpected) in
             switch key {
-            case "name": name = try json.text().string
+            case "name": name = EndpointName(utf8: try json.text().bytes)
             case "addresses": addresses = try json.addresses()
-            case "mode": mode = Mode(rawValue: try json.text().string)
-            case "state": state = EncryptionNode.State(rawValue: try json.text().string)
+            case "mode": mode = try json.mode()
+            case "state": state = try json.state()
             case "since": since = try json.integer()
             case "until": until = try json.integer()
             case "withdrawnAt": withdrawnAt = try json.timestamp()
@@ -260,7 +346,7 @@ private struct PartialReport {
         }
         guard let name, let addresses, let mode, let state, let since, let until else { throw JSONReader.Unexpected() }
         return EncryptionNode.PublishedEndpoint(
-            name: name, addresses: addresses, mode: mode, state: state, since: since, until: until,
+            key: name, addresses: addresses, mode: mode, state: state, since: since, until: until,
             withdrawnAt: withdrawnAt)
     }
 
@@ -291,6 +377,22 @@ extension JSONReader {
         var strings: [String] = []
         try array { (json) throws(JSONReader.Unexpected) in strings.append(try json.text().string) }
         return strings
+    }
+
+    fileprivate mutating func mode() throws(JSONReader.Unexpected) -> Mode? {
+        switch try text() {
+        case "strict": .strict
+        case "permissive": .permissive
+        default: nil
+        }
+    }
+
+    fileprivate mutating func state() throws(JSONReader.Unexpected) -> EncryptionNode.State? {
+        switch try text() {
+        case "ready": .ready
+        case "withdrawing": .withdrawing
+        default: nil
+        }
     }
 
     fileprivate mutating func timestamp() throws(JSONReader.Unexpected) -> Timestamp? {

@@ -16,12 +16,13 @@ extension LeaderSession {
             for (node, report) in reports { book.update(node, report) }
             for (name, event) in events { await look(at: name, event, &book) }
 
-            let isTime = clock.now() >= acknowledgementsAt
-            var isGood = true
             let begin = clock.now()
+            let isTime = begin >= acknowledgementsAt
+            // What somebody waits for goes first, and small before large.
+            var isGood = await writeChanges(withAcknowledgements: isTime, &book)
             var isCut = false
             let interval = pace.slice * min(book.count, 100)
-            for name in due(book, isTime, writtenAt) {
+            for name in isGood ? due(book, isTime, writtenAt) : [] {
                 if let last = writtenAt[name], begin - last < interval { continue }
                 guard mayWrite else { break }
                 // What nodes say meanwhile does not wait for all slices to be written.
@@ -34,6 +35,8 @@ extension LeaderSession {
             if isTime, isGood, !isCut {
                 acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reporting))
             }
+            var tidyAt: Duration?
+            if isGood, !isCut { tidyAt = await tidy(&book, &writtenAt) }
             board.update { status in
                 status.slices = book.count
                 status.sequence = book.highest
@@ -47,15 +50,76 @@ extension LeaderSession {
             } else {
                 failures = 0
                 // Changes that come close together go together.
-                await pause(pace.settle)
+                let rest = book.count > 1 ? max(pace.settle, pace.changes - (clock.now() - begin)) : pace.settle
+                await pause(rest)
             }
             writtenAt = writtenAt.filter { book.sequence($0.key) != nil }
-            let waiting = book.due(withAcknowledgements: !book.isUrgent)
-            let rested = waiting.map { name in writtenAt[name].map { $0 + interval } ?? .zero }.min() ?? .zero
-            alarm.set(book.isUrgent ? rested : book.hasWork ? max(rested, acknowledgementsAt) : nil)
+            alarm.set(wakeUp(book, writtenAt, interval, acknowledgementsAt, tidyAt))
             await slicesChanged.wait()
         }
         alarm.set(nil)
+    }
+
+    /// When there is something to do without anybody's saying anything new.
+    private func wakeUp(
+        _ book: SliceBook, _ writtenAt: [String: Duration], _ interval: Duration, _ acknowledgementsAt: Duration,
+        _ tidyAt: Duration?
+    ) -> Duration? {
+        if book.hasChanges(withAcknowledgements: false) { return .zero }
+        let waiting = book.due(withAcknowledgements: !book.isUrgent)
+        let rested = waiting.map { name in writtenAt[name].map { $0 + interval } ?? .zero }.min() ?? .zero
+        let work = book.isUrgent ? rested : book.hasWork ? max(rested, acknowledgementsAt) : nil
+        return [work, tidyAt].compactMap(\.self).min()
+    }
+
+    /// Writes what is new of nodes in large slices.
+    private func writeChanges(withAcknowledgements: Bool, _ book: inout SliceBook) async -> Bool {
+        while book.hasChanges(withAcknowledgements: withAcknowledgements), mayWrite {
+            guard let spec = book.draftChanges(withAcknowledgements: withAcknowledgements) else { return true }
+            let name = EncryptedEndpointSlice.changesName(spec.sequence)
+            do throws(KubernetesError) {
+                let object = try await api.create(EncryptedEndpointSlice(name: name, spec: spec))
+                book.written(changes: name, spec, uid: object.metadata.uid)
+                board.count(.slices, isSuccess: true)
+            } catch {
+                board.count(.slices, isSuccess: false)
+                logger.warning("cannot write changes", metadata: ["object": "\(name)", "error": "\(error.message)"])
+                if error.code == .invalid {
+                    // The server's custom resource has no changes, or the object is not what it asks for.
+                    logger.error(
+                        "slices are written as a whole from now on: apply deploy/crds, then restart the operator")
+                    book.changesAbove = nil
+                }
+                book.doubt(spec)
+                await load(name, &book)
+                if let retryAfter = error.retryAfter { await pause(retryAfter) }
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Writes the slice that has waited longest, if it is time, and takes away what nobody needs any more. Returns when it is to be done again.
+    private func tidy(_ book: inout SliceBook, _ writtenAt: inout [String: Duration]) async -> Duration? {
+        let begin = clock.now()
+        let dirty = book.dirty.map { (name: $0, at: writtenAt[$0].map { $0 + pace.compaction } ?? .zero) }
+            .sorted { ($0.at, $0.name) < ($1.at, $1.name) }
+        if let first = dirty.first, first.at <= begin, mayWrite, await write(first.name, &book) {
+            writtenAt[first.name] = clock.now()
+        }
+        for (name, uid) in book.obsolete.prefix(20) {
+            guard mayWrite else { break }
+            do throws(KubernetesError) {
+                try await api.delete(EncryptedEndpointSlice.self, ObjectKey(name: name), preconditionUID: uid)
+            } catch {
+                // Another one of this name is not ours to delete: it is seen, and read.
+                guard error.code == .notFound || error.code == .conflict else { break }
+            }
+            book.deleted(changes: name)
+        }
+        if !book.obsolete.isEmpty { return clock.now() + pace.changes }
+        let next = book.dirty.map { writtenAt[$0].map { $0 + pace.compaction } ?? .zero }.min()
+        return next.map { max($0, clock.now() + pace.changes) }
     }
 
     /// Slices that somebody waits for, then, if it is time, the others: each in the order in which they were written last, so that all get
@@ -76,7 +140,7 @@ extension LeaderSession {
         while mayWrite {
             do throws(KubernetesError) {
                 let slices = try await api.listAll(EncryptedEndpointSlice.self, options: ListOptions(limit: 50))
-                var book = SliceBook(slices.items)
+                var book = SliceBook(slices.items, changesAbove: pace.changesAbove)
                 for object in slices.items where object.unreadable != nil {
                     logger.error(
                         "a slice cannot be read; it is written anew from what nodes say",
@@ -106,6 +170,13 @@ extension LeaderSession {
 
     /// Somebody else has written or deleted a slice? Our own writes come back too, late ones among them.
     private func look(at name: String, _ event: Hub.SliceEvent, _ book: inout SliceBook) async {
+        if EncryptedEndpointSlice.isOfChanges(name) {
+            if case .deleted = event { return book.lost(changes: name) }
+            guard !book.knowsChanges(name) else { return }
+            logger.warning(
+                "somebody else has written changes; slices tell all of it again", metadata: ["object": "\(name)"])
+            return await load(name, &book)
+        }
         switch event {
         case .deleted:
             guard book.resourceVersion(name) != nil else { return }
