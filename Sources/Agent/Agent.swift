@@ -30,7 +30,7 @@ public actor Agent: Service {
 
     /// What has arrived from outside and was not looked at yet.
     private final class Inbox: Sendable {
-        let reading = Mutex<Reading?>(nil)
+        let reading = Mutex<(reading: Reading, number: Int)?>(nil)
         /// What the runtime directory has of our node's object.
         let remembered = Mutex<EncryptionNode?>(nil)
         /// What is being reconciled.
@@ -82,7 +82,7 @@ public actor Agent: Service {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 try await source.run { reading in
-                    inbox.reading.withLock { $0 = reading }
+                    inbox.reading.withLock { $0 = (reading, ($0?.number ?? 0) + 1) }
                     inbox.wake.yield()
                 }
             }
@@ -96,18 +96,57 @@ public actor Agent: Service {
 
     private func reconcileOnWakes(_ keeper: DEKKeeper) async {
         for await _ in inbox.wakes.cancelOnGracefulShutdown() {
-            guard let reading = inbox.reading.withLock({ $0 }) else { continue }
-            let pause = await reconcile(reading, keeper)
-            let alarm = inbox.wake
-            timer?.cancel()
-            timer = Task {
-                try? await Task.sleep(for: pause)
-                if !Task.isCancelled { alarm.yield() }
+            guard let (reading, number) = inbox.reading.withLock({ $0 }) else { continue }
+            let begin = ContinuousClock.now
+            let isNews = number != seen
+            seen = number
+            // A reconciliation of a large cluster takes long. Meanwhile what is new of other nodes' addresses is put in force by itself.
+            if isNews, begin < nextPass, isOnlyOfOthers(reading.snapshot), reconciler?.follow(reading.snapshot) != nil {
+                wake(after: nextPass - begin)
+                continue
             }
+            let pause = await reconcile(reading, keeper)
+            reconciled = Reconciled(reading.snapshot)
+            let end = ContinuousClock.now
+            nextPass = end + (end - begin) * 9
+            wake(after: pause)
         }
         timer?.cancel()
     }
     private var timer: Task<Void, Never>?
+    /// The number of the reading that was looked at last.
+    private var seen = 0
+    /// When it is time for another reconciliation of what is new of other nodes only: a tenth of the time goes into these at most.
+    private var nextPass = ContinuousClock.now
+
+    /// What the last reconciliation was about, other nodes apart.
+    private struct Reconciled {
+        var cluster: Cluster?
+        var endpoints: [String: EncryptedEndpoint]
+        var epochs: [Epoch: EncryptionEpoch]
+        var incomplete: Set<ObjectKind>
+
+        init(_ snapshot: Snapshot) {
+            (cluster, endpoints) = (snapshot.cluster, snapshot.endpoints)
+            (epochs, incomplete) = (snapshot.epochs, snapshot.incomplete)
+        }
+    }
+    private var reconciled: Reconciled?
+
+    private func isOnlyOfOthers(_ snapshot: Snapshot) -> Bool {
+        guard let reconciled else { return false }
+        return reconciled.cluster == snapshot.cluster && reconciled.endpoints == snapshot.endpoints
+            && reconciled.epochs == snapshot.epochs && reconciled.incomplete == snapshot.incomplete
+    }
+
+    private func wake(after pause: Duration) {
+        let alarm = inbox.wake
+        timer?.cancel()
+        timer = Task {
+            try? await Task.sleep(for: pause)
+            if !Task.isCancelled { alarm.yield() }
+        }
+    }
 
     /// Keys that the kernel holds from before go on while the KMS is asked again.
     private func adoptedLeases() throws -> [UInt32: Duration?] {

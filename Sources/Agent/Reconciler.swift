@@ -38,6 +38,8 @@ public struct Reconciler {
     private var recent: [Int] = []
     private var unreachable: Set<String> = []
     private var renewals = Renewals()
+    /// What is in force of other nodes' lists; nil while something is left to do.
+    private var following: Following?
 
     /// Between writing and looking again there are a few passes; more than these mean that two rules contradict each other.
     private static let maximumPasses = 24
@@ -60,6 +62,7 @@ public struct Reconciler {
         _ snapshot: Snapshot, keyring: Keyring, lapsed: Set<Epoch> = [], clock: () -> Timestamp
     ) -> Report {
         var report = Report()
+        following = nil
         let seen = snapshot.nodes[name]
         var snapshot = snapshot
         retryUnreachable(snapshot)
@@ -86,12 +89,14 @@ public struct Reconciler {
             report.decision = situation.decision
             report.nextChange = plan.nextChange
             if !plan.changes.isEmpty, !isBlocked {
+                following = nil
                 // After a failure: no second attempt in this round, but what is there may be published.
                 isBlocked = !apply(plan.changes, keyring: keyring, now: now, &report)
                 continue
             }
             report.problems.formUnion(plan.problems)
             if snapshot.cluster == nil { return report }
+            if !isBlocked { following = Following(situation) }
             var node = publication(situation)
             node.lanes = lanes
             if node == published {
@@ -130,6 +135,28 @@ public struct Reconciler {
         }
         report.needsRetry = true
         return report
+    }
+
+    /// Puts in force at once what is new in other nodes' lists, as far as it is simple. Says nothing of it to anybody: the next reconciliation
+    /// does, which must follow. Returns how many changes there were; nil when it has to follow without delay.
+    public mutating func follow(_ snapshot: Snapshot) -> Int? {
+        guard var following, snapshot.cluster != nil else { return nil }
+        // So that it is changed in place.
+        self.following = nil
+        let changes = following.changes(to: snapshot.nodes)
+        for change in changes {
+            do throws(DatapathError) {
+                switch change {
+                case .setEndpoint(let address, let entry): try datapath.setEndpoint(address, entry)
+                case .removeEndpoint(let address): try datapath.removeEndpoint(address)
+                default: return nil
+                }
+            } catch {
+                return nil
+            }
+        }
+        self.following = following
+        return changes.count
     }
 
     /// Applies changes in order. Returns false when something failed; what stands on its own is still done.

@@ -162,6 +162,7 @@ final class KubernetesWorld {
             if let dek = world.deks[epoch] { node.keyring.add(dek, epoch: epoch) }
         }
         let now = world.now
+        if reading.sequence % 2 == 0 { _ = node.reconciler?.follow(reading.snapshot) }
         guard let report = node.reconciler?.reconcile(reading.snapshot, keyring: node.keyring, clock: { now }) else {
             return
         }
