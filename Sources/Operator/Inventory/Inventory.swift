@@ -103,7 +103,12 @@ public struct Inventory: Sendable {
         guard decision != entry.decision else { return }
         pods[key]?.decision = decision
         changes.pods.insert(key)
-        if !entry.facts.node.isEmpty { changes.nodes.insert(entry.facts.node) }
+        if !entry.facts.node.isEmpty, mayBeEndpoint(key, entry.facts) { changes.nodes.insert(entry.facts.node) }
+    }
+
+    /// Whether a pod has, or can have, addresses to be protected.
+    private func mayBeEndpoint(_ key: ObjectKey, _ pod: PodFacts) -> Bool {
+        pod.isLive && (!pod.addresses.isEmpty || ciliumEndpoints[key] != nil)
     }
 
     /// Who asks for a pod's protection, its own annotation apart.
@@ -191,6 +196,15 @@ public struct Inventory: Sendable {
                 pods[key]?.resourceVersion = pod.metadata.resourceVersion
                 return shapes.release(shape)
             }
+            if before.facts.isWhere(facts) {
+                // Labels or annotations: whether that matters to its node is seen when it is decided about.
+                shapes.release(before.facts.shape)
+                pods[key] = PodEntry(
+                    facts: facts, decision: before.decision, resourceVersion: pod.metadata.resourceVersion)
+                changedPods.insert(key)
+                changes.pods.insert(key)
+                return
+            }
             unindex(before.facts, key)
         }
         let isSame = before?.facts.uid == facts.uid
@@ -199,7 +213,7 @@ public struct Inventory: Sendable {
             resourceVersion: pod.metadata.resourceVersion)
         if !facts.node.isEmpty {
             podsByNode[facts.node, default: []].insert(key)
-            changes.nodes.insert(facts.node)
+            if mayBeEndpoint(key, facts) { changes.nodes.insert(facts.node) }
         }
         if facts.isLive { for address in facts.addresses { hold(address, key) } }
         changedPods.insert(key)
@@ -217,7 +231,7 @@ public struct Inventory: Sendable {
         if !facts.node.isEmpty {
             podsByNode[facts.node]?.remove(key)
             if podsByNode[facts.node]?.isEmpty == true { podsByNode[facts.node] = nil }
-            changes.nodes.insert(facts.node)
+            if mayBeEndpoint(key, facts) || nodes[facts.node] == nil { changes.nodes.insert(facts.node) }
         }
         for address in facts.addresses {
             podsByAddress[address]?.remove(key)
