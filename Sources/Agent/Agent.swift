@@ -102,6 +102,7 @@ public actor Agent: Service {
             seen = number
             // A reconciliation of a large cluster takes long. Meanwhile what is new of other nodes' addresses is put in force by itself.
             if isNews, begin < nextPass, isOnlyOfOthers(reading.snapshot), reconciler?.follow(reading.snapshot) != nil {
+                hasWorked = true
                 wake(after: nextPass - begin)
                 continue
             }
@@ -303,11 +304,14 @@ public actor Agent: Service {
 
     /// In a large cluster every reading makes and drops many small things; what they leave free goes back to the kernel now and then.
     private func trimHeap(_ report: Reconciler.Report) {
-        guard !report.changes.isEmpty, ContinuousClock.now >= trimDue else { return }
+        if !report.changes.isEmpty { hasWorked = true }
+        guard hasWorked, ContinuousClock.now >= trimDue else { return }
+        hasWorked = false
         csys_trim_heap()
         trimDue = .now + .seconds(5)
     }
     private var trimDue = ContinuousClock.now
+    private var hasWorked = false
 
     private func attempt(_ what: String, _ body: () throws -> Void) {
         do {

@@ -63,7 +63,7 @@ struct KubernetesReader: Sendable {
         snapshot.nodes.reserveCapacity(view.peers.count)
         for (peer, state) in view.peers where peer != name {
             var node = state.entry.report.node
-            if let own { node.applied[name] = acknowledgements.acknowledgement(of: own, by: state.entry) }
+            if let own { node.applied = acknowledgements.acknowledgement(of: own, by: state.entry) }
             snapshot.nodes[peer] = node
         }
         snapshot.nodes[name] = published
