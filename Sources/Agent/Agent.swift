@@ -106,6 +106,8 @@ public actor Agent: Service {
                 wake(after: nextPass - begin)
                 continue
             }
+            // What is free goes before a reconciliation takes more.
+            trimHeap()
             let pause = await reconcile(reading, keeper)
             reconciled = Reconciled(reading.snapshot)
             let end = ContinuousClock.now
@@ -201,7 +203,10 @@ public actor Agent: Service {
         source.reconciled(report, reading, published: reconciler.published)
         show(problems)
         write(report, snapshot, problems, kmsStatus.sentence, now)
-        trimHeap(report)
+        if !report.changes.isEmpty {
+            hasWorked = true
+            trimHeap()
+        }
         let leases = await keeper.leases
         if leases != writtenLeases {
             writtenLeases = leases
@@ -303,12 +308,11 @@ public actor Agent: Service {
     }
 
     /// In a large cluster every reading makes and drops many small things; what they leave free goes back to the kernel now and then.
-    private func trimHeap(_ report: Reconciler.Report) {
-        if !report.changes.isEmpty { hasWorked = true }
+    private func trimHeap() {
         guard hasWorked, ContinuousClock.now >= trimDue else { return }
         hasWorked = false
         csys_trim_heap()
-        trimDue = .now + .seconds(5)
+        trimDue = .now + .seconds(2)
     }
     private var trimDue = ContinuousClock.now
     private var hasWorked = false

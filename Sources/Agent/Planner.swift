@@ -352,14 +352,19 @@ private struct Planner {
     // MARK: Endpoints of other nodes
 
     private mutating func remoteEndpoints() {
-        // All are looked at, few differ: only those are put in order.
-        var differing: [(address: IPAddress, entry: EndpointEntry)] = []
+        // All are looked at, few differ: only those are put in order. At the start, all of them differ.
+        var differing: [Change] = []
         for (address, claim) in remote.claims where !local.contains(address) {
             guard let slot = slots[claim.nodeID] else { continue }
             let entry = EndpointEntry(place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
-            if observed.endpoints[address] != entry { differing.append((address, entry)) }
+            if observed.endpoints[address] != entry { differing.append(.setEndpoint(address, entry)) }
         }
-        plan.changes += differing.sorted { $0.address < $1.address }.map { .setEndpoint($0.address, $0.entry) }
+        differing.sort { left, right in
+            guard case .setEndpoint(let one, _) = left, case .setEndpoint(let other, _) = right else { return false }
+            return one < other
+        }
+        if plan.changes.isEmpty { plan.changes = differing } else { plan.changes += differing }
+        differing = []
         var gone: [(address: IPAddress, slot: UInt32)] = []
         for (address, entry) in observed.endpoints {
             if case .remote(let slot) = entry.place, remote.claims[address] == nil, !local.contains(address) {

@@ -164,11 +164,18 @@ public struct Reconciler {
         _ changes: [Change], keyring: Keyring, now: Timestamp, _ report: inout Report
     ) -> Bool {
         var isGood = true
-        for change in changes {
+        var failed: Set<Int> = []
+        // As a whole, where nothing fails: at the start there is one for every address of the cluster.
+        defer {
+            let done =
+                failed.isEmpty ? changes : changes.enumerated().filter { !failed.contains($0.offset) }.map(\.element)
+            if report.changes.isEmpty { report.changes = done } else { report.changes += done }
+        }
+        for (index, change) in changes.enumerated() {
             do throws(DatapathError) {
                 try apply(change, keyring: keyring)
-                report.changes.append(change)
             } catch {
+                failed.insert(index)
                 if case .attach(let pod) = change, error.code == .interfaceGone {
                     // No failure of ours: the plan without it follows.
                     unreachable.insert(pod.name)
@@ -176,7 +183,10 @@ public struct Reconciler {
                 }
                 isGood = false
                 report.needsRetry = true
-                if error.code == .keyUsedBefore, renew(now, &report) { return true }
+                if error.code == .keyUsedBefore, renew(now, &report) {
+                    failed.formUnion(index..<changes.count)
+                    return true
+                }
                 report.problems.insert(Problem(.error, change.object, "\(change) failed: \(error.message)"))
             }
         }

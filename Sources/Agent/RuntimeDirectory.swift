@@ -35,7 +35,32 @@ public struct RuntimeDirectory: Sendable {
     }
 
     func write(_ status: AgentStatus) throws {
-        try AtomicFile.write(ObjectCoding.encode(status), to: "\(path)/status.json")
+        try AtomicFile.write(Self.encode(status), to: "\(path)/status.json")
+    }
+
+    /// Peer by peer, a line each: an encoder of the whole would hold every member of thousands of peers several times over.
+    static func encode(_ status: AgentStatus) throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        var bytes: [UInt8] = []
+        func add(_ key: String, _ value: some Encodable) throws {
+            bytes += Array((bytes.isEmpty ? "{\n" : ",\n").utf8) + Array("  \"\(key)\" : ".utf8)
+            bytes += try encoder.encode(value)
+        }
+        try add("epochs", status.epochs)
+        try add("kms", status.kms)
+        try add("node", status.node)
+        try add("nodeID", status.nodeID)
+        try add("problems", status.problems)
+        try add("process", status.process)
+        try add("updated", status.updated)
+        bytes += Array(",\n  \"peers\" : [".utf8)
+        for (index, peer) in status.peers.enumerated() {
+            bytes += Array((index == 0 ? "\n    " : ",\n    ").utf8)
+            bytes += try encoder.encode(peer)
+        }
+        bytes += Array("\n  ]\n}\n".utf8)
+        return bytes
     }
 
     /// Leases of this boot: their times are the boot's clock.

@@ -59,9 +59,12 @@ public struct Situation: Sendable {
 
         let others = snapshot.nodes.filter { $0.key != name }
         var problems: Set<Problem> = []
-        var namesByID: [NodeID: [String]] = [nodeID: [name]]
-        for (other, node) in others { namesByID[node.id, default: []].append(other) }
-        let conflicts = namesByID.filter { $0.value.count > 1 }
+        var holders: [NodeID: String] = [nodeID: name]
+        var conflicts: [NodeID: [String]] = [:]
+        for (other, node) in others {
+            guard let holder = holders.updateValue(other, forKey: node.id) else { continue }
+            conflicts[node.id, default: [holder]].append(other)
+        }
         for (id, names) in conflicts {
             let text = names.sorted().joined(separator: " and ")
             for name in names {
@@ -72,7 +75,7 @@ public struct Situation: Sendable {
             }
         }
         frozen = Set(conflicts.keys)
-        peers = others.filter { conflicts[$0.value.id] == nil }
+        peers = conflicts.isEmpty ? others : others.filter { conflicts[$0.value.id] == nil }
         nodeProblems = problems
         slots = observed.peers.reduce(into: [:]) { slots, peer in
             slots[peer.value.nodeID] = min(peer.key, slots[peer.value.nodeID] ?? .max)
