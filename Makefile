@@ -17,10 +17,10 @@ TEST_LOG := .build/test.log
 KMS_LOG := .build/test-kms.log
 TASK_TESTS := ^(KubernetesTests|OperatorTests|AgentTests)\.
 
-.PHONY: help setup setup-kms build release test test-kms test-kube test-e2e test-kernels demo demo-kube rss fmt check clean
+.PHONY: help setup setup-kms build release test test-kms test-kube test-apiserver test-e2e test-kernels demo demo-kube rss fmt check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install Debian and PyPI packages that are missing, mount the BPF file system (repeatable)
 	@command -v swift > /dev/null || { echo "setup: swift is not in PATH; install Swift 6.3 from https://www.swift.org/install/linux/" >&2; exit 1; }
@@ -109,6 +109,10 @@ test-kube: setup ## run everything about Kubernetes: API client, operator, agent
 	grep -aE 'Test run with' $(KUBE_LOG) || failed=1; \
 	exit $$failed
 
+test-apiserver: setup .venv-kube/ready ## the same end to end on a real kube-apiserver, built of Debian's sources the first time, and CEL checks (needs root)
+	swift build --build-tests
+	$(SUDO) Tests/kube/real/run
+
 demo-kube: setup ## Kubernetes: a VirtualService, annotated pods, encrypted traffic, pods that start, and the end of it
 	swift build
 	$(SUDO) .build/debug/xdp-encryptor demo --kubernetes < /dev/null
@@ -130,7 +134,7 @@ fmt: ## format the Swift sources
 
 check: ## complain about Swift sources that `make fmt` would change, and about shell scripts that do not parse
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
-	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run} deploy/images/build; do bash -n "$$script"; done
+	for script in .ci/run .ci/rss Tests/kernels/{fetch,image,init,run} Tests/kube/real/{fetch,run} deploy/images/build; do bash -n "$$script"; done
 
 include Benchmarks/bench.mk
 include deploy/deploy.mk

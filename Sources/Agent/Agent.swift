@@ -1,3 +1,4 @@
+internal import CSys
 internal import Cluster
 public import Datapath
 internal import Glibc
@@ -24,11 +25,14 @@ public actor Agent: Service {
     private var adopted: Set<Epoch> = []
     private var shownProblems: Set<Problem> = []
     private var writtenStatus: AgentStatus?
+    private var statusDue = ContinuousClock.now
     private var writtenLeases: [DEKLifecycle.Lease] = []
 
     /// What has arrived from outside and was not looked at yet.
     private final class Inbox: Sendable {
-        let reading = Mutex<Reading?>(nil)
+        let reading = Mutex<(reading: Reading, number: Int)?>(nil)
+        /// What the runtime directory has of our node's object.
+        let remembered = Mutex<EncryptionNode?>(nil)
         /// What is being reconciled.
         let current = Mutex<Reading?>(nil)
         let wakes: AsyncStream<Void>
@@ -78,7 +82,7 @@ public actor Agent: Service {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 try await source.run { reading in
-                    inbox.reading.withLock { $0 = reading }
+                    inbox.reading.withLock { $0 = (reading, ($0?.number ?? 0) + 1) }
                     inbox.wake.yield()
                 }
             }
@@ -92,18 +96,60 @@ public actor Agent: Service {
 
     private func reconcileOnWakes(_ keeper: DEKKeeper) async {
         for await _ in inbox.wakes.cancelOnGracefulShutdown() {
-            guard let reading = inbox.reading.withLock({ $0 }) else { continue }
-            let pause = await reconcile(reading, keeper)
-            let alarm = inbox.wake
-            timer?.cancel()
-            timer = Task {
-                try? await Task.sleep(for: pause)
-                if !Task.isCancelled { alarm.yield() }
+            guard let (reading, number) = inbox.reading.withLock({ $0 }) else { continue }
+            let begin = ContinuousClock.now
+            let isNews = number != seen
+            seen = number
+            // A reconciliation of a large cluster takes long. Meanwhile what is new of other nodes' addresses is put in force by itself.
+            if isNews, begin < nextPass, isOnlyOfOthers(reading.snapshot), reconciler?.follow(reading.snapshot) != nil {
+                hasWorked = true
+                wake(after: nextPass - begin)
+                continue
             }
+            // What is free goes before a reconciliation takes more.
+            trimHeap()
+            let pause = await reconcile(reading, keeper)
+            reconciled = Reconciled(reading.snapshot)
+            let end = ContinuousClock.now
+            nextPass = end + (end - begin) * 9
+            wake(after: pause)
         }
         timer?.cancel()
     }
     private var timer: Task<Void, Never>?
+    /// The number of the reading that was looked at last.
+    private var seen = 0
+    /// When it is time for another reconciliation of what is new of other nodes only: a tenth of the time goes into these at most.
+    private var nextPass = ContinuousClock.now
+
+    /// What the last reconciliation was about, other nodes apart.
+    private struct Reconciled {
+        var cluster: Cluster?
+        var endpoints: [String: EncryptedEndpoint]
+        var epochs: [Epoch: EncryptionEpoch]
+        var incomplete: Set<ObjectKind>
+
+        init(_ snapshot: Snapshot) {
+            (cluster, endpoints) = (snapshot.cluster, snapshot.endpoints)
+            (epochs, incomplete) = (snapshot.epochs, snapshot.incomplete)
+        }
+    }
+    private var reconciled: Reconciled?
+
+    private func isOnlyOfOthers(_ snapshot: Snapshot) -> Bool {
+        guard let reconciled else { return false }
+        return reconciled.cluster == snapshot.cluster && reconciled.endpoints == snapshot.endpoints
+            && reconciled.epochs == snapshot.epochs && reconciled.incomplete == snapshot.incomplete
+    }
+
+    private func wake(after pause: Duration) {
+        let alarm = inbox.wake
+        timer?.cancel()
+        timer = Task {
+            try? await Task.sleep(for: pause)
+            if !Task.isCancelled { alarm.yield() }
+        }
+    }
 
     /// Keys that the kernel holds from before go on while the KMS is asked again.
     private func adoptedLeases() throws -> [UInt32: Duration?] {
@@ -139,7 +185,12 @@ public actor Agent: Service {
         var report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
         self.reconciler = reconciler
         epochFloor = report.state?.epochFloor ?? epochFloor
-        for change in report.changes { logger.info("done", metadata: ["change": "\(change)"]) }
+        // One line each for what a person can read.
+        let level = report.changes.count > 20 ? Logger.Level.debug : .info
+        if level == .debug { logger.info("done", metadata: ["changes": "\(report.changes.count)"]) }
+        if logger.logLevel <= level {
+            for change in report.changes { logger.log(level: level, "done", metadata: ["change": "\(change)"]) }
+        }
 
         let kmsStatus = await keeper.status
         problems.formUnion(report.problems)
@@ -152,6 +203,10 @@ public actor Agent: Service {
         source.reconciled(report, reading, published: reconciler.published)
         show(problems)
         write(report, snapshot, problems, kmsStatus.sentence, now)
+        if !report.changes.isEmpty {
+            hasWorked = true
+            trimHeap()
+        }
         let leases = await keeper.leases
         if leases != writtenLeases {
             writtenLeases = leases
@@ -174,7 +229,12 @@ public actor Agent: Service {
             name: node, nodeID: nodeID, lanes: UInt32(max(1, sysconf(Int32(_SC_NPROCESSORS_CONF)))),
             datapath: datapath, published: published
         ) { node in
-            try directory.write(node)
+            try inbox.remembered.withLock { remembered in
+                let node = RuntimeDirectory.remembered(node)
+                guard node != remembered else { return }
+                try directory.write(node)
+                remembered = node
+            }
             if let reading = inbox.current.withLock({ $0 }) { try source.publish(node, reading) }
         }
     }
@@ -220,6 +280,10 @@ public actor Agent: Service {
     private func write(
         _ report: Reconciler.Report, _ snapshot: Snapshot, _ problems: Set<Problem>, _ kms: String, _ now: Timestamp
     ) {
+        // For people: a small part of the time, however many nodes there are. The next reconciliation comes within seconds.
+        let begin = ContinuousClock.now
+        guard begin >= statusDue else { return }
+        defer { statusDue = begin + (ContinuousClock.now - begin) * 20 }
         let (published, own) = (reconciler?.published, node)
         var nodes = snapshot.nodes
         nodes[node] = published
@@ -236,12 +300,25 @@ public actor Agent: Service {
                     isApplied: published?.applied[name].map {
                         $0.incarnation == node.incarnation && $0.revision == node.revision
                     } ?? false)
-            }, kms: kms, problems: problems.sorted())
+            }, kms: kms, problems: problems.sorted(),
+            pods: snapshot.endpoints.filter { $0.value.node == own }.sorted { $0.key < $1.key }.map { name, endpoint in
+                AgentStatus.PodStatus(name: name, label: source.label(name), addresses: endpoint.addresses.sorted())
+            })
         guard status != writtenStatus || now.milliseconds(since: status.updated) >= 60_000 else { return }
         status.updated = now
         writtenStatus = status
-        attempt("status.json") { try directory.write(status) }
+        attempt(AgentStatus.file) { try directory.write(status) }
     }
+
+    /// In a large cluster every reading makes and drops many small things; what they leave free goes back to the kernel now and then.
+    private func trimHeap() {
+        guard hasWorked, ContinuousClock.now >= trimDue else { return }
+        hasWorked = false
+        csys_trim_heap()
+        trimDue = .now + .seconds(2)
+    }
+    private var trimDue = ContinuousClock.now
+    private var hasWorked = false
 
     private func attempt(_ what: String, _ body: () throws -> Void) {
         do {

@@ -68,11 +68,20 @@ extension AgentConfiguration: Checked {
                 description: "node: is missing; give this node's name there or in the environment variable NODE_NAME")
         }
         do throws(InvalidValue) {
-            try checkName(name, "node")
+            try checkOwnName(name)
         } catch {
             throw ConfigurationError(description: "\(error.key): \(error.problem)")
         }
         return name
+    }
+
+    /// In a cluster directory it names a file.
+    private func checkOwnName(_ name: String) throws(InvalidValue) {
+        if clusterDirectory == nil {
+            try checkNodeName(name, "node")
+        } else {
+            try checkName(name, "node")
+        }
     }
 
     /// Folder of the pins.
@@ -89,7 +98,7 @@ extension AgentConfiguration: Checked {
 
     /// Throws for the first value that cannot be.
     public func check() throws(InvalidValue) {
-        if let node { try checkName(node, "node") }
+        if let node { try checkOwnName(node) }
         if let nodeID { try checkNodeID(nodeID, "nodeID") }
         switch (clusterDirectory, cluster) {
         case (nil, nil):

@@ -1,6 +1,8 @@
 public import Cluster
 internal import Datapath
+internal import FoundationEssentials
 public import Keys
+public import Netlink
 
 /// What the daemon thinks, for people: `status.json` in its runtime directory. What the kernel does is read from the kernel.
 public struct AgentStatus: Sendable, Hashable, Codable {
@@ -20,6 +22,8 @@ public struct AgentStatus: Sendable, Hashable, Codable {
     public var kms: String
     /// What somebody should look at; errors first.
     public var problems: [Problem]
+    /// The pods of this node that shall be protected, by name; nil: written by a version that did not tell.
+    public var pods: [PodStatus]?
 
     /// An epoch.
     public struct EpochStatus: Sendable, Hashable, Codable {
@@ -33,6 +37,23 @@ public struct AgentStatus: Sendable, Hashable, Codable {
         public var acknowledgedBy: [String]
         /// Nodes that do not.
         public var missing: [String]
+    }
+
+    /// A pod of this node.
+    public struct PodStatus: Sendable, Hashable, Codable {
+        /// What the kernel's attachments call it: its UID, or the name of its file in a cluster directory.
+        public var name: String
+        /// What people call it: namespace/name; nil: the same.
+        public var label: String?
+        /// Ascending.
+        public var addresses: [IPAddress]
+
+        /// Makes a value of its parts.
+        public init(name: String, label: String?, addresses: [IPAddress]) {
+            self.name = name
+            self.label = label
+            self.addresses = addresses
+        }
     }
 
     /// Another node.
@@ -53,6 +74,15 @@ public struct AgentStatus: Sendable, Hashable, Codable {
 }
 
 extension AgentStatus {
+    /// Its name in the runtime directory.
+    static let file = "status.json"
+
+    /// What a daemon has written into its runtime directory; nil: nothing that can be read.
+    public static func read(runtimeDirectory path: String) -> AgentStatus? {
+        guard let bytes = try? AtomicFile.read("\(path)/\(file)") else { return nil }
+        return try? JSONDecoder().decode(Self.self, from: Data(bytes))
+    }
+
     /// Who holds which epoch, of all nodes that there are.
     public static func epochs(
         _ epochs: [Epoch: EncryptionEpoch], states: [Epoch: EpochDecision.State], nodes: [String: EncryptionNode]

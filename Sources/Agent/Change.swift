@@ -16,8 +16,9 @@ public enum Change: Sendable, Hashable {
     case setStrictCIDRs(Set<IPPrefix>)
     /// What frames that are neither IP nor ARP meet.
     case setStrictEtherType(Bool)
-    /// Derives a key and installs it. The secret itself never stands in a plan.
-    case install(AssociationID, peer: NodeID, TrafficContext)
+    /// Derives a key and installs it. The secret itself never stands in a plan. Indirect, as everything that is large: plans name a hundred
+    /// thousand addresses.
+    indirect case install(AssociationID, peer: NodeID, TrafficContext)
     /// Removes a key.
     case removeAssociation(AssociationID)
     /// Sends with this epoch from now on.
@@ -25,7 +26,7 @@ public enum Change: Sendable, Hashable {
     /// Refuses older epochs from now on.
     case setEpochFloor(Epoch)
     /// Attaches, or repairs, the programs on a pod's interface.
-    case attach(PodInterface)
+    indirect case attach(PodInterface)
     /// Undoes that.
     case detach(String)
 }

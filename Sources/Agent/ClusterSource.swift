@@ -30,7 +30,10 @@ public protocol ClusterSource: Sendable {
     /// Told after every reconciliation.
     func reconciled(_ report: Reconciler.Report, _ reading: Reading, published: EncryptionNode?)
 
-    /// What is held back from people's eyes in names of objects: a pod's name for its UID, for example.
+    /// What people call an endpoint of ours; nil: nothing else than we do.
+    func label(_ endpoint: String) -> String?
+
+    /// A problem with its object called as people call it.
     func describe(_ problem: Problem) -> Problem
 }
 
@@ -53,6 +56,8 @@ struct DirectoryClusterSource: ClusterSource {
     }
 
     func reconciled(_ report: Reconciler.Report, _ reading: Reading, published: EncryptionNode?) {}
+
+    func label(_ endpoint: String) -> String? { nil }
 
     func describe(_ problem: Problem) -> Problem { problem }
 }

@@ -23,6 +23,8 @@ public final class Keyring: Sendable {
     public func keep(only epochs: some Sequence<Epoch>) {
         let kept = Set(epochs)
         state.withLock { state in
+            // Fingerprints are of epochs whose DEK is here.
+            guard state.deks.keys.contains(where: { !kept.contains($0) }) else { return }
             state.deks = state.deks.filter { kept.contains($0.key) }
             state.fingerprints = state.fingerprints.filter { kept.contains($0.key.epoch) }
         }

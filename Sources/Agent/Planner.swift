@@ -33,6 +33,8 @@ private struct Planner {
     var plan = Plan()
     /// Slots that are taken, or that this plan takes.
     var slots: [NodeID: UInt32]
+    private var takenSlots: Set<UInt32>?
+    private var lowestSlot: UInt32 = 1
     /// Addresses that are ours, now or by this plan.
     var local: Set<IPAddress> = []
     var anyStrict = false
@@ -176,12 +178,17 @@ private struct Planner {
 
     /// The lowest slot without a peer, keys or endpoints. The kernel refuses slots that it does not have.
     private mutating func takeSlot(_ id: NodeID) -> UInt32 {
-        var taken = Set(observed.peers.keys).union(slots.values).union(observed.associations.keys.map(\.slot))
-        for case .remote(let slot) in observed.endpoints.values.map(\.place) { taken.insert(slot) }
-        var slot: UInt32 = 1
-        while taken.contains(slot) { slot += 1 }
-        slots[id] = slot
-        return slot
+        // Looked for once a plan: thousands of nodes may come at a time.
+        var taken = takenSlots ?? slotsInUse
+        while !taken.insert(lowestSlot).inserted { lowestSlot += 1 }
+        takenSlots = taken
+        slots[id] = lowestSlot
+        return lowestSlot
+    }
+
+    private var slotsInUse: Set<UInt32> {
+        Set(observed.peers.keys).union(slots.values).union(observed.associations.keys.map(\.slot))
+            .union(situation.remoteCounts.keys)
     }
 
     private mutating func setPeer(_ slot: UInt32, _ id: NodeID, _ acknowledged: UInt32) {
@@ -264,10 +271,10 @@ private struct Planner {
             for name in observed.attachments.keys.sorted() where desired[name] == nil && published[name] == nil {
                 detaches.append(name)
             }
-            for (address, entry) in observed.endpoints.sorted(by: { $0.key < $1.key })
-            where entry.isLocal && !local.contains(address) && remote.claims[address] == nil {
-                gone.append(.removeEndpoint(address))
+            let ended = observed.endpoints.filter { address, entry in
+                entry.isLocal && !local.contains(address) && remote.claims[address] == nil
             }
+            gone = ended.keys.sorted().map { .removeEndpoint($0) }
         }
         plan.changes += detaches.map { .detach($0) } + gone
         if !anyStrict, observed.strictEtherType { plan.changes.append(.setStrictEtherType(false)) }
@@ -333,7 +340,9 @@ private struct Planner {
             for address in endpoint.addresses { holders[address, default: []].append("\(name) on \(situation.name)") }
         }
         for (address, names) in holders {
-            let claim = remote.claims[address].flatMap { $0.isReady ? "\($0.name) on \($0.node)" : nil }
+            let claim = remote.claims[address].flatMap {
+                $0.isReady ? RemoteEndpoints.holder(of: address, $0, situation.peers) : nil
+            }
             if names.count > 1 || claim != nil {
                 plan.problems.insert(RemoteEndpoints.overlap(address, names + (claim.map { [$0] } ?? [])))
             }
@@ -343,15 +352,26 @@ private struct Planner {
     // MARK: Endpoints of other nodes
 
     private mutating func remoteEndpoints() {
-        for (address, claim) in remote.claims.sorted(by: { $0.key < $1.key }) where !local.contains(address) {
+        // All are looked at, few differ: only those are put in order. At the start, all of them differ.
+        var differing: [Change] = []
+        for (address, claim) in remote.claims where !local.contains(address) {
             guard let slot = slots[claim.nodeID] else { continue }
             let entry = EndpointEntry(place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
-            if observed.endpoints[address] != entry { plan.changes.append(.setEndpoint(address, entry)) }
+            if observed.endpoints[address] != entry { differing.append(.setEndpoint(address, entry)) }
         }
-        for (address, entry) in observed.endpoints.sorted(by: { $0.key < $1.key }) {
-            guard case .remote(let slot) = entry.place, remote.claims[address] == nil, !local.contains(address) else {
-                continue
+        differing.sort { left, right in
+            guard case .setEndpoint(let one, _) = left, case .setEndpoint(let other, _) = right else { return false }
+            return one < other
+        }
+        if plan.changes.isEmpty { plan.changes = differing } else { plan.changes += differing }
+        differing = []
+        var gone: [(address: IPAddress, slot: UInt32)] = []
+        for (address, entry) in observed.endpoints {
+            if case .remote(let slot) = entry.place, remote.claims[address] == nil, !local.contains(address) {
+                gone.append((address, slot))
             }
+        }
+        for (address, slot) in gone.sorted(by: { $0.address < $1.address }) {
             let node = observed.peers[slot]?.nodeID
             if node.map({ situation.frozen.contains($0) }) ?? false { continue }
             let isKnown = situation.peers.values.contains { $0.id == node }

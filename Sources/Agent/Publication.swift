@@ -70,19 +70,23 @@ private func isApplied(_ peer: EncryptionNode, _ situation: Situation) -> Bool {
     guard let slot = situation.slots[peer.id] else { return false }
     let observed = situation.observed
     var listed: Set<IPAddress> = []
+    listed.reserveCapacity(peer.endpoints.count)
     for endpoint in peer.endpoints {
-        for address in endpoint.addresses {
-            listed.insert(address)
+        for index in 0..<endpoint.addressCount {
+            let address = endpoint.address(index)
             guard let claim = situation.remote.claims[address], let entry = observed.endpoints[address] else {
                 return false
             }
             // An address that somebody else holds: applied as the conflict was resolved.
-            if claim.nodeID != peer.id || entry.isLocal { continue }
+            if claim.nodeID != peer.id || entry.isLocal {
+                if entry.place == .remote(slot: slot) { listed.insert(address) }
+                continue
+            }
             let wanted = EndpointEntry(place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
             guard entry == wanted else { return false }
+            listed.insert(address)
         }
     }
-    return observed.endpoints.allSatisfy { address, entry in
-        entry.place != .remote(slot: slot) || listed.contains(address)
-    }
+    // And nothing that it does not list: all that stand in the kernel as its own are those that were just seen there.
+    return situation.remoteCounts[slot, default: 0] == listed.count
 }

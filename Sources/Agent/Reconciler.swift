@@ -34,10 +34,12 @@ public struct Reconciler {
     /// Our node object as it was written last.
     public private(set) var published: EncryptionNode?
     private var publishedAt = Timestamp(milliseconds: 0)
-    /// What was written lately: what is read may be a little older than what was written.
-    private var recent: [EncryptionNode] = []
+    /// Tells what was written lately: what is read may be a little older than what was written. Hashes: an object names all other nodes.
+    private var recent: [Int] = []
     private var unreachable: Set<String> = []
     private var renewals = Renewals()
+    /// What is in force of other nodes' lists; nil while something is left to do.
+    private var following: Following?
 
     /// Between writing and looking again there are a few passes; more than these mean that two rules contradict each other.
     private static let maximumPasses = 24
@@ -60,6 +62,7 @@ public struct Reconciler {
         _ snapshot: Snapshot, keyring: Keyring, lapsed: Set<Epoch> = [], clock: () -> Timestamp
     ) -> Report {
         var report = Report()
+        following = nil
         let seen = snapshot.nodes[name]
         var snapshot = snapshot
         retryUnreachable(snapshot)
@@ -68,6 +71,8 @@ public struct Reconciler {
             if let published { snapshot.nodes[name] = published }
             // Asked for each time: what is published must not be dated before it was done.
             let now = clock()
+            // Not two at a time: it holds every address of the cluster.
+            report.state = nil
             let observed: DatapathState
             do throws(DatapathError) {
                 observed = try datapath.state()
@@ -84,18 +89,21 @@ public struct Reconciler {
             report.decision = situation.decision
             report.nextChange = plan.nextChange
             if !plan.changes.isEmpty, !isBlocked {
+                following = nil
                 // After a failure: no second attempt in this round, but what is there may be published.
                 isBlocked = !apply(plan.changes, keyring: keyring, now: now, &report)
                 continue
             }
             report.problems.formUnion(plan.problems)
+            report.problems.formUnion(observed.openBridges.map(Self.problem))
             if snapshot.cluster == nil { return report }
+            if !isBlocked { following = Following(situation) }
             var node = publication(situation)
             node.lanes = lanes
             if node == published {
                 if seen == node || seen == nil && !snapshot.isComplete(.nodes) { return report }
                 report.needsRetry = true
-                let isOurs = seen.map { recent.contains($0) } ?? false
+                let isOurs = seen.map { recent.contains($0.hashValue) } ?? false
                 guard now >= publishedAt.adding(seconds: isOurs ? 10 : 1) else { return report }
                 if let seen, !recent.isEmpty, !isOurs {
                     report.problems.insert(
@@ -107,10 +115,13 @@ public struct Reconciler {
             }
             do {
                 try publish(node)
-                let isAgain = node == published
+                // Nothing follows for us from what we say of others.
+                var before = published
+                before?.applied = node.applied
+                let isAgain = node == before
                 published = node
                 publishedAt = now
-                recent = recent.suffix(15) + [node]
+                recent = recent.suffix(15) + [node.hashValue]
                 if isAgain { return report }
             } catch {
                 report.problems.insert(
@@ -127,16 +138,52 @@ public struct Reconciler {
         return report
     }
 
+    /// Puts in force at once what is new in other nodes' lists, as far as it is simple. Says nothing of it to anybody: the next reconciliation
+    /// does, which must follow. Returns how many changes there were; nil when it has to follow without delay.
+    public mutating func follow(_ snapshot: Snapshot) -> Int? {
+        guard var following, snapshot.cluster != nil else { return nil }
+        // So that it is changed in place.
+        self.following = nil
+        let changes = following.changes(to: snapshot.nodes)
+        for change in changes {
+            do throws(DatapathError) {
+                switch change {
+                case .setEndpoint(let address, let entry): try datapath.setEndpoint(address, entry)
+                case .removeEndpoint(let address): try datapath.removeEndpoint(address)
+                default: return nil
+                }
+            } catch {
+                return nil
+            }
+        }
+        self.following = following
+        return changes.count
+    }
+
+    private static func problem(_ bridge: OpenBridge) -> Problem {
+        Problem(
+            .warning, "bridge \(bridge.name)",
+            "is not for pods alone: \(bridge.reason). What strict pods of this node send each other through the bridge's own address is dropped as spoofed: it cannot be told from what comes from the network"
+        )
+    }
+
     /// Applies changes in order. Returns false when something failed; what stands on its own is still done.
     private mutating func apply(
         _ changes: [Change], keyring: Keyring, now: Timestamp, _ report: inout Report
     ) -> Bool {
         var isGood = true
-        for change in changes {
+        var failed: Set<Int> = []
+        // As a whole, where nothing fails: at the start there is one for every address of the cluster.
+        defer {
+            let done =
+                failed.isEmpty ? changes : changes.enumerated().filter { !failed.contains($0.offset) }.map(\.element)
+            if report.changes.isEmpty { report.changes = done } else { report.changes += done }
+        }
+        for (index, change) in changes.enumerated() {
             do throws(DatapathError) {
                 try apply(change, keyring: keyring)
-                report.changes.append(change)
             } catch {
+                failed.insert(index)
                 if case .attach(let pod) = change, error.code == .interfaceGone {
                     // No failure of ours: the plan without it follows.
                     unreachable.insert(pod.name)
@@ -144,7 +191,10 @@ public struct Reconciler {
                 }
                 isGood = false
                 report.needsRetry = true
-                if error.code == .keyUsedBefore, renew(now, &report) { return true }
+                if error.code == .keyUsedBefore, renew(now, &report) {
+                    failed.formUnion(index..<changes.count)
+                    return true
+                }
                 report.problems.insert(Problem(.error, change.object, "\(change) failed: \(error.message)"))
             }
         }

@@ -22,12 +22,38 @@ public struct RuntimeDirectory: Sendable {
         return decoded.object
     }
 
+    /// Without what is never read from the file: which revisions of other nodes' lists are in force. That alone is no reason to write it
+    /// again, and changes all the time in a large cluster.
+    static func remembered(_ node: EncryptionNode) -> EncryptionNode {
+        var node = node
+        node.applied = node.applied.mapValues { .init(incarnation: $0.incarnation, revision: 0, epochs: $0.epochs) }
+        return node
+    }
+
     func write(_ node: EncryptionNode) throws {
         try AtomicFile.write(ObjectCoding.encode(node), to: "\(path)/node.json")
     }
 
     func write(_ status: AgentStatus) throws {
-        try AtomicFile.write(ObjectCoding.encode(status), to: "\(path)/status.json")
+        try AtomicFile.write(Self.encode(status), to: "\(path)/\(AgentStatus.file)")
+    }
+
+    /// Peer by peer, a line each: an encoder of the whole would hold every member of thousands of peers several times over.
+    static func encode(_ status: AgentStatus) throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        var head = status
+        head.peers = []
+        // Quotation marks inside of texts are escaped, so these are the list's.
+        let place = Array("\"peers\":[".utf8)
+        let whole = try encoder.encode(head)
+        guard let found = whole.firstRange(of: place) else { return Array(whole) }
+        var bytes = Array(whole[..<found.upperBound])
+        for (index, peer) in status.peers.enumerated() {
+            bytes += Array((index == 0 ? "\n" : ",\n").utf8)
+            bytes += try encoder.encode(peer)
+        }
+        return bytes + whole[found.upperBound...]
     }
 
     /// Leases of this boot: their times are the boot's clock.

@@ -34,8 +34,13 @@ public struct Situation: Sendable {
     let slots: [NodeID: UInt32]
     /// What other nodes' lists come to.
     let remote: RemoteEndpoints
+    /// How many addresses the kernel has of each slot's node.
+    let remoteCounts: [UInt32: Int]
     /// What is odd about nodes.
     let nodeProblems: Set<Problem>
+    /// The highest revision of our list that anybody may have seen: what was written, and what peers say that they saw of this
+    /// incarnation (our own file may have been lost).
+    let seenRevision: UInt32
 
     /// Puts a situation together and decides about epochs.
     public init(
@@ -54,9 +59,12 @@ public struct Situation: Sendable {
 
         let others = snapshot.nodes.filter { $0.key != name }
         var problems: Set<Problem> = []
-        var namesByID: [NodeID: [String]] = [nodeID: [name]]
-        for (other, node) in others { namesByID[node.id, default: []].append(other) }
-        let conflicts = namesByID.filter { $0.value.count > 1 }
+        var holders: [NodeID: String] = [nodeID: name]
+        var conflicts: [NodeID: [String]] = [:]
+        for (other, node) in others {
+            guard let holder = holders.updateValue(other, forKey: node.id) else { continue }
+            conflicts[node.id, default: [holder]].append(other)
+        }
         for (id, names) in conflicts {
             let text = names.sorted().joined(separator: " and ")
             for name in names {
@@ -67,12 +75,23 @@ public struct Situation: Sendable {
             }
         }
         frozen = Set(conflicts.keys)
-        peers = others.filter { conflicts[$0.value.id] == nil }
+        peers = conflicts.isEmpty ? others : others.filter { conflicts[$0.value.id] == nil }
         nodeProblems = problems
         slots = observed.peers.reduce(into: [:]) { slots, peer in
             slots[peer.value.nodeID] = min(peer.key, slots[peer.value.nodeID] ?? .max)
         }
         remote = RemoteEndpoints(peers: peers, observed: observed)
+        remoteCounts = observed.endpoints.values.reduce(into: [:]) { counts, entry in
+            if case .remote(let slot) = entry.place { counts[slot, default: 0] += 1 }
+        }
+
+        let acknowledged = snapshot.nodes.values.compactMap { node -> UInt32? in
+            guard let acknowledgement = node.applied[name], acknowledgement.incarnation == observed.incarnation,
+                acknowledgement.revision < 1 << 31
+            else { return nil }
+            return acknowledgement.revision
+        }
+        seenRevision = max(published?.revision ?? 0, acknowledged.max() ?? 0)
 
         if let cluster = snapshot.cluster {
             var nodes = Array(others.values.filter { conflicts[$0.id] == nil })
@@ -136,18 +155,6 @@ extension Situation {
             (keyring.dek(epoch) != nil || published?.epochs.contains(epoch) == true)
                 && peers.allSatisfy { hasKeys($0.key, $0.value, epoch: epoch) }
         }
-    }
-
-    /// The highest revision of our list that anybody may have seen: what was written, and what peers say that they saw of this
-    /// incarnation (our own file may have been lost).
-    var seenRevision: UInt32 {
-        let acknowledged = snapshot.nodes.values.compactMap { node -> UInt32? in
-            guard let acknowledgement = node.applied[name], acknowledgement.incarnation == observed.incarnation,
-                acknowledgement.revision < 1 << 31
-            else { return nil }
-            return acknowledgement.revision
-        }
-        return max(published?.revision ?? 0, acknowledged.max() ?? 0)
     }
 
     /// The highest revision that the kernel waits for.

@@ -202,17 +202,25 @@ extension BPFMap {
     public borrowing func entries<K: BitwiseCopyable, V: BitwiseCopyable>(
         keys keyType: K.Type = K.self, values valueType: V.Type = V.self
     ) throws(BPFError) -> [(key: K, value: V)] {
-        try expect(key: K.self, value: V.self)
         var entries: [(key: K, value: V)] = []
+        try forEach(keys: keyType, values: valueType) { entries.append(($0, $1)) }
+        return entries
+    }
+
+    /// The same, one entry after the other, without a copy of them all.
+    public borrowing func forEach<K: BitwiseCopyable, V: BitwiseCopyable>(
+        keys keyType: K.Type = K.self, values valueType: V.Type = V.self, _ body: (K, V) -> Void
+    ) throws(BPFError) {
+        try expect(key: K.self, value: V.self)
         // The kernel's position: a bucket's number or a key, so as large as the larger of them.
         var position: [UInt8]?
         var capacity = min(max(Int(shape.maxEntries), 1), 4096)
         while true {
             var next = [UInt8](repeating: 0, count: max(Int(shape.keySize), 8))
-            let result = readBatch(after: position, next: &next, capacity: capacity, into: &entries)
+            let result = readBatch(after: position, next: &next, capacity: capacity, body)
             switch result {
             case 0: position = next
-            case -ENOENT: return entries
+            case -ENOENT: return
             case -ENOSPC: capacity *= 2  // one bucket holds more than our buffer
             default: try check(result, "read \(label)")
             }
@@ -220,7 +228,7 @@ extension BPFMap {
     }
 
     private borrowing func readBatch<K: BitwiseCopyable, V: BitwiseCopyable>(
-        after position: [UInt8]?, next: inout [UInt8], capacity: Int, into entries: inout [(key: K, value: V)]
+        after position: [UInt8]?, next: inout [UInt8], capacity: Int, _ body: (K, V) -> Void
     ) -> Int32 {
         var start = position ?? []
         var count = UInt32(capacity)
@@ -234,7 +242,7 @@ extension BPFMap {
                         fd, position == nil ? nil : start.baseAddress, &next, keyBytes, valueBytes, &count, nil)
                 }
                 if result == 0 || result == -ENOENT {
-                    for index in 0..<Int(count) { entries.append((keys[index], values[index])) }
+                    for index in 0..<Int(count) { body(keys[index], values[index]) }
                 }
                 return result
             }

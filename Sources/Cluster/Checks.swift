@@ -21,25 +21,48 @@ public struct InvalidValue: Error {
     }
 }
 
-/// Names of objects become names of files and of folders of pins.
-public func isName(_ name: some StringProtocol) -> Bool {
-    (1...100).contains(name.utf8.count) && name.utf8.first != UInt8(ascii: ".")
-        && name.utf8.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"):
-                true
-            default: false
-            }
+/// Names of objects become names of files and of folders of pins: 1 to 100 bytes.
+public func isName(_ name: some StringProtocol) -> Bool { isName(name, atMost: maximumNameLength) }
+
+/// Names of nodes that come from Kubernetes: 1 to 253 bytes, as there (DNS subdomain, RFC 1123). They name no file.
+public func isNodeName(_ name: some StringProtocol) -> Bool { isName(name, atMost: maximumNodeNameLength) }
+
+private let maximumNameLength = 100
+private let maximumNodeNameLength = 253
+
+private func isName(_ name: some StringProtocol, atMost length: Int) -> Bool {
+    // Asked for every endpoint of every node whenever one changes: straight over the bytes, where they are in a row.
+    name.utf8.withContiguousStorageIfAvailable { isName(bytes: $0, atMost: length) }
+        ?? isName(bytes: Array(name.utf8), atMost: length)
+}
+
+private func isName(bytes: some Collection<UInt8>, atMost length: Int) -> Bool {
+    guard (1...length).contains(bytes.count), bytes.first != UInt8(ascii: ".") else { return false }
+    for byte in bytes {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"):
+            continue
+        default: return false
         }
+    }
+    return true
 }
 
 /// Throws unless it is a name.
 public func checkName(_ name: String, _ key: String) throws(InvalidValue) {
-    guard isName(name) else {
-        throw InvalidValue(
-            key, "\"\(name)\" is no name; expected 1 to 100 letters, digits, '-', '.' and '_', not beginning with '.'")
-    }
+    guard isName(name) else { throw noName(name, key, maximumNameLength) }
+}
+
+/// Throws unless it is a node's name in Kubernetes.
+public func checkNodeName(_ name: String, _ key: String) throws(InvalidValue) {
+    guard isNodeName(name) else { throw noName(name, key, maximumNodeNameLength) }
+}
+
+private func noName(_ name: String, _ key: String, _ length: Int) -> InvalidValue {
+    InvalidValue(
+        key, "\"\(name)\" is no name; expected 1 to \(length) letters, digits, '-', '.' and '_', not beginning with '.'"
+    )
 }
 
 /// Throws unless it is 1 to 2^24 - 1.

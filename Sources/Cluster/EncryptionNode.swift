@@ -1,5 +1,4 @@
 public import Keys
-public import Netlink
 
 /// What a node says of itself: `nodes/<name>.json`. Only that node writes it.
 ///
@@ -33,38 +32,6 @@ public struct EncryptionNode: Sendable, Hashable, Codable {
         epochs = []
         sending = 0
         applied = [:]
-    }
-
-    /// An endpoint as its own node publishes it.
-    public struct PublishedEndpoint: Sendable, Hashable, Codable {
-        /// As in `endpoints/<name>.json`.
-        public var name: String
-        /// One or more, in ascending order.
-        public var addresses: [IPAddress]
-        /// What happens with clear text.
-        public var mode: Mode
-        /// Where its protection stands.
-        public var state: State
-        /// The revision that it stands in this list from.
-        public var since: UInt32
-        /// Withdrawing: the revision that said so first. 0 otherwise.
-        public var until: UInt32
-        /// Withdrawing: when that began.
-        public var withdrawnAt: Timestamp?
-
-        /// Makes an entry.
-        public init(
-            name: String, addresses: [IPAddress], mode: Mode, state: State, since: UInt32, until: UInt32 = 0,
-            withdrawnAt: Timestamp? = nil
-        ) {
-            self.name = name
-            self.addresses = addresses
-            self.mode = mode
-            self.state = state
-            self.since = since
-            self.until = until
-            self.withdrawnAt = withdrawnAt
-        }
     }
 
     /// Where the protection of an endpoint stands.
@@ -108,14 +75,16 @@ extension EncryptionNode: Checked {
         if let lanes, !(1...65_536).contains(lanes) {
             throw InvalidValue("lanes", "\(lanes) is out of range; expected 1 to 65536")
         }
-        var names: Set<String> = []
+        var names: Set<EndpointName> = []
+        names.reserveCapacity(endpoints.count)
         for (index, endpoint) in endpoints.enumerated() {
-            let key = "endpoints[\(index)]"
-            try checkName(endpoint.name, "\(key).name")
-            guard names.insert(endpoint.name).inserted else {
+            // Text is made only where it is needed: this is asked of every endpoint of the cluster, again and again.
+            var key: String { "endpoints[\(index)]" }
+            if !endpoint.key.isUID { try checkName(endpoint.name, "\(key).name") }
+            guard names.insert(endpoint.key).inserted else {
                 throw InvalidValue("\(key).name", "\"\(endpoint.name)\" stands in the list twice")
             }
-            try checkAddresses(endpoint.addresses, "\(key).addresses")
+            if endpoint.addressCount != 1 { try checkAddresses(endpoint.addresses, "\(key).addresses") }
             guard endpoint.since >= 1, endpoint.since <= revision else {
                 throw InvalidValue(
                     "\(key).since", "\(endpoint.since) is out of range; expected 1 to the revision \(revision)")

@@ -210,7 +210,7 @@ extension Attacher {
         for hook in PodHook.allCases.reversed() { try release(hook, pod: name) }
         try Files.removeFolder(pins.linkFolder(name))
         // Whatever has become of the map: it says who may come in, and the pod that could is gone.
-        try? hostEnds.refresh()
+        _ = try? hostEnds.refresh()
         if let record = try records.read(name) { try record.putBack() }
         try records.remove(name)
     }

@@ -63,8 +63,9 @@ extension Datapath {
     /// again at the bridges that pods are ports of.
     public func state() throws(DatapathError) -> DatapathState {
         try tables.sweepWindows()
-        try exclusively { () throws(DatapathError) in try attacher.hostEnds.refresh() }
+        let openBridges = try exclusively { () throws(DatapathError) in try attacher.hostEnds.refresh() }
         var state = try tables.state()
+        state.openBridges = openBridges
         state.attachments = try attacher.attachments(programIDs: try programIDs())
         return state
     }

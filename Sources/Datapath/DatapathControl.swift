@@ -64,6 +64,8 @@ public struct DatapathState: Sendable, Equatable {
     public var strictCIDRs: Set<IPPrefix>
     /// By name. Each says whether it is whole.
     public var attachments: [String: Attachment]
+    /// Bridges that pods are ports of and that are not for pods alone.
+    public var openBridges: [OpenBridge] = []
 
     /// Makes a value of its parts.
     public init(

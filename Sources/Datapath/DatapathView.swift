@@ -59,15 +59,22 @@ public struct DatapathView: Sendable {
     public func state() throws(DatapathError) -> DatapathState {
         var state = try tables.state()
         state.attachments = try attacher.attachments(programIDs: programIDs)
+        state.openBridges = attacher.hostEnds.openBridges()
         return state
     }
 
     /// Verdicts and peers' counters, summed over CPUs.
     public func counters() throws(DatapathError) -> Counters { try tables.counters() }
 
+    /// Other nodes, by slot.
+    public func peers() throws(DatapathError) -> [UInt32: PeerEntry] { try tables.peers() }
+
     /// Replay window in packets.
     public func window() throws(DatapathError) -> UInt32 { try tables.config().window }
 
     /// How many replay windows the kernel holds. Walks them, a system call each.
     public func windowCount() throws(DatapathError) -> Int { try tables.windowCount() }
+
+    /// Drops as they happen; for one consumer in the whole system.
+    public func dropEvents() throws(DatapathError) -> DropEvents { try tables.dropEvents() }
 }

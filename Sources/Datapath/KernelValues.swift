@@ -20,11 +20,20 @@ func fill<T: BitwiseCopyable>(_ tuple: inout T, from bytes: some Collection<UInt
 extension xe_address {
     init(_ address: IPAddress) {
         self.init()
-        fill(&word, from: address.bytes)
+        withUnsafeMutableBytes(of: &word) { target in
+            target.storeBytes(of: address.high.bigEndian, as: UInt64.self)
+            target.storeBytes(of: address.low.bigEndian, toByteOffset: 8, as: UInt64.self)
+        }
     }
 
-    /// Sixteen bytes are always an address.
-    var address: IPAddress? { IPAddress(bytes: bytes(of: word)) }
+    /// Sixteen bytes are always an address. Without an array on the way: maps have a hundred thousand of them.
+    var address: IPAddress? {
+        withUnsafeBytes(of: word) { bytes in
+            IPAddress(
+                high: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self)),
+                low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+        }
+    }
 }
 
 extension xe_cidr {

@@ -120,11 +120,10 @@ extension Tables {
 
     func endpoints() throws(DatapathError) -> [IPAddress: EndpointEntry] {
         var endpoints: [IPAddress: EndpointEntry] = [:]
-        let entries = try kernel { () throws(BPFError) in
-            try maps.endpoints.entries(keys: xe_address.self, values: xe_endpoint.self)
-        }
-        for (key, value) in entries {
-            if let address = key.address { endpoints[address] = value.entry }
+        try kernel { () throws(BPFError) in
+            try maps.endpoints.forEach(keys: xe_address.self, values: xe_endpoint.self) { key, value in
+                if let address = key.address { endpoints[address] = value.entry }
+            }
         }
         return endpoints
     }
@@ -195,11 +194,10 @@ extension Tables {
 extension Tables {
     func associations() throws(DatapathError) -> [AssociationID: AssociationInfo] {
         var associations: [AssociationID: AssociationInfo] = [:]
-        let entries = try kernel { () throws(BPFError) in
-            try maps.associations.entries(keys: UInt32.self, values: xe_association.self)
-        }
-        for (index, value) in entries {
-            if let info = value.info { associations[AssociationID(index: index)] = info }
+        try kernel { () throws(BPFError) in
+            try maps.associations.forEach(keys: UInt32.self, values: xe_association.self) { index, value in
+                if let info = value.info { associations[AssociationID(index: index)] = info }
+            }
         }
         return associations
     }

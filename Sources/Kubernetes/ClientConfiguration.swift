@@ -33,8 +33,9 @@ public struct ClientConfiguration: Sendable {
         public var connect: Duration = .seconds(5)
         /// From sending a request to its complete answer, and for the head of a watch's answer.
         public var request: Duration = .seconds(30)
-        /// Without a byte of a watch. Servers send a bookmark about once a minute.
-        public var watchIdle: Duration = .seconds(150)
+        /// Without a byte of a watch: then it is begun anew where it was. Servers may say nothing for ten minutes about a kind to which
+        /// nothing happens; one that has vanished is noticed much earlier by the kernel.
+        public var watchIdle: Duration = .seconds(300)
 
         /// The usual ones.
         public init() {}

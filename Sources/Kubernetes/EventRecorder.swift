@@ -13,6 +13,10 @@ public final class EventRecorder: Sendable {
     private let queue = Mutex(EventQueue())
     private let signal = ChangeSignal()
     private let droppedCount = Atomic<UInt64>(0)
+    /// Servers before 1.21 take events about objects without a namespace in kube-system only, newer ones in `default` as well, where
+    /// people look.
+    private let isOldServer = Atomic(false)
+    private let hasComplained = Atomic(false)
 
     /// Between two writes: bursts of the queue go out at this pace.
     private static let pace = Duration.milliseconds(50)
@@ -104,8 +108,16 @@ public final class EventRecorder: Sendable {
                     queue.withLock { $0.putBack(item) }
                     return
                 }
+                if error.code == .invalid, item.key.regarding.namespace == nil,
+                    !isOldServer.exchange(true, ordering: .relaxed)
+                {
+                    name = nil
+                    continue
+                }
                 guard error.isTransient, attempt < attempts, !Task.isCancelled else {
-                    logger.debug(
+                    // Once where a person sees it: a right may be missing, and then none can be written.
+                    logger.log(
+                        level: hasComplained.exchange(true, ordering: .relaxed) ? .debug : .warning,
                         "an event could not be written",
                         metadata: ["regarding": "\(item.key.regarding.name ?? "")", "error": "\(error.message)"])
                     break
@@ -120,7 +132,8 @@ public final class EventRecorder: Sendable {
     /// Creates the event, or counts it up; returns its name.
     private func send(_ item: EventQueue.Item, _ name: String?) async throws(KubernetesError) -> String {
         // Where events about objects without a namespace have to be.
-        let namespace = item.key.regarding.namespace ?? "default"
+        let namespace =
+            item.key.regarding.namespace ?? (isOldServer.load(ordering: .relaxed) ? "kube-system" : "default")
         let series = item.count > 1 ? Event.Series(count: item.count, lastObservedTime: MicroTime.text(item.last)) : nil
         if let name, let series {
             struct Patch: Encodable { var series: Event.Series }

@@ -11,8 +11,8 @@ public protocol KubernetesAPI: Sendable {
     ) async throws(KubernetesError) -> ObjectList<O>
 
     /// Makes one watch request, and hands over its events in order until it ends. Events wait in the network, not in memory, while
-    /// `onEvent` works. Returns when the server ends the watch, as it does after `options.timeout`. An expired version is thrown as
-    /// `.expired`, however the server reports it.
+    /// `onEvent` works. Returns when the server ends the watch, as it does after `options.timeout`, or when nothing has come for long.
+    /// An expired version is thrown as `.expired`, however the server reports it.
     func watch<O: KubernetesObject>(
         _ type: O.Type, namespace: String?, options: WatchOptions, onEvent: (WatchEvent<O>) async throws -> Void
     ) async throws(KubernetesError)

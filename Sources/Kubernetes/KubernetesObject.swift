@@ -35,11 +35,17 @@ public protocol KubernetesObject: Codable, Sendable {
     /// Called on every object as soon as it is decoded: drops what nobody reads (long annotations), so that a hundred thousand
     /// of them fit into memory. Does nothing unless a type implements it.
     mutating func trim()
+    /// Reads an object without Codable, for kinds with many or very large objects. Whatever this gives up on is decoded as usual.
+    /// Nil, unless a type implements it: not for this kind.
+    static func read(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> Self?
 }
 
 extension KubernetesObject {
     /// Keeps everything.
     public mutating func trim() {}
+
+    /// Decodes as usual.
+    public static func read(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> Self? { nil }
 
     /// Namespace and name.
     public var key: ObjectKey { ObjectKey(namespace: metadata.namespace, name: metadata.name) }

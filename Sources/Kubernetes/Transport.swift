@@ -107,7 +107,7 @@ final class Transport: Sendable {
         }
     }
 
-    /// Sends a request and hands over the lines of the answer one after the other, until it ends.
+    /// Sends a request and hands over the lines of the answer one after the other, until it ends, or nothing has come for long.
     ///
     /// - Parameter duration: how long the server was asked to go on; a bit later the stream is left, whatever still comes.
     func stream(
@@ -126,7 +126,11 @@ final class Transport: Sendable {
             }
         } catch {
             if let error = error as? HandlerFailure { throw error.error }
-            throw fault(error, timeouts.watchIdle)
+            // Silence is no fault: where nothing has happened to a kind since the watch began, servers send no bookmarks either. Whether
+            // somebody is still there shows with the next request.
+            guard (error as? HTTPClientError) == .readTimeout, !Task.isCancelled else {
+                throw fault(error, timeouts.watchIdle)
+            }
         }
         if Task.isCancelled { throw KubernetesError(.cancelled, "the watch was cancelled") }
         guard lines.pending == 0 else {

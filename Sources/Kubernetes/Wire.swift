@@ -40,6 +40,7 @@ enum Wire {
     static func decode<O: KubernetesObject>(
         _ type: O.Type, _ bytes: UnsafeRawBufferPointer
     ) throws(KubernetesError) -> O {
+        if let object = quickly(type, bytes) { return object }
         do {
             var object = try JSONDecoder().decode(type, from: data(bytes))
             object.trim()
@@ -53,6 +54,7 @@ enum Wire {
     static func decodeList<O: KubernetesObject>(
         _ type: O.Type, _ bytes: UnsafeRawBufferPointer
     ) throws(KubernetesError) -> ObjectList<O> {
+        if let list = quickList(type, bytes) { return list }
         let page: Page<O>
         do {
             page = try JSONDecoder().decode(Page<O>.self, from: data(bytes))
@@ -75,6 +77,7 @@ enum Wire {
     static func decodeEvent<O: KubernetesObject>(
         _ type: O.Type, _ bytes: UnsafeRawBufferPointer
     ) throws(KubernetesError) -> WatchEvent<O> {
+        if let event = quickEvent(type, bytes) { return event }
         let line: Line<O>
         do {
             line = try JSONDecoder().decode(Line<O>.self, from: data(bytes))
@@ -85,6 +88,74 @@ enum Wire {
         case .event(let event): return event
         case .status(let status): throw KubernetesError(status, httpStatus: status.code ?? 500, retryAfter: nil)
         }
+    }
+
+    // MARK: Without Codable, where a kind can be read so. Nil: decode as usual.
+
+    private static func quickly<O: KubernetesObject>(_ type: O.Type, _ bytes: UnsafeRawBufferPointer) -> O? {
+        var json = JSONReader(bytes)
+        guard var object = try? O.read(&json), json.isAtEnd() else { return nil }
+        object.trim()
+        return object
+    }
+
+    private static func quickList<O: KubernetesObject>(
+        _ type: O.Type, _ bytes: UnsafeRawBufferPointer
+    ) -> ObjectList<O>? {
+        var json = JSONReader(bytes)
+        var list = ObjectList<O>(items: [], resourceVersion: "")
+        do throws(JSONReader.Unexpected) {
+            try json.object { (json, key) throws(JSONReader.Unexpected) in
+                switch key {
+                case "metadata":
+                    try json.object { (json, key) throws(JSONReader.Unexpected) in
+                        switch key {
+                        case "resourceVersion": list.resourceVersion = try json.string() ?? ""
+                        case "continue": list.continueToken = try json.string().flatMap { $0.isEmpty ? nil : $0 }
+                        default: try json.skip()
+                        }
+                    }
+                case "items":
+                    try json.array { (json) throws(JSONReader.Unexpected) in
+                        guard var object = try O.read(&json) else { throw JSONReader.Unexpected() }
+                        object.trim()
+                        list.items.append(object)
+                    }
+                default: try json.skip()
+                }
+            }
+        } catch {
+            return nil
+        }
+        // An empty list of a kind that is decoded as usual may be taken from here, too.
+        return json.isAtEnd() && !list.resourceVersion.isEmpty ? list : nil
+    }
+
+    private static func quickEvent<O: KubernetesObject>(
+        _ type: O.Type, _ bytes: UnsafeRawBufferPointer
+    ) -> WatchEvent<O>? {
+        var json = JSONReader(bytes)
+        var kind: JSONReader.Text?
+        var event: WatchEvent<O>?
+        do throws(JSONReader.Unexpected) {
+            try json.object { (json, key) throws(JSONReader.Unexpected) in
+                if key == "type" {
+                    kind = try json.text()
+                    return
+                }
+                guard key == "object", let kind, event == nil else { throw JSONReader.Unexpected() }
+                guard kind == "ADDED" || kind == "MODIFIED" || kind == "DELETED", var object = try O.read(&json) else {
+                    throw JSONReader.Unexpected()
+                }
+                object.trim()
+                event =
+                    kind == "ADDED"
+                    ? .added(object) : kind == "MODIFIED" ? .modified(object) : .deleted(object.metadata)
+            }
+        } catch {
+            return nil
+        }
+        return json.isAtEnd() ? event : nil
     }
 
     private static func data(_ bytes: UnsafeRawBufferPointer) -> Data {
@@ -249,8 +320,12 @@ extension KubernetesError {
         default: code = .other
         }
         let wait = retryAfter ?? status.details?.retryAfterSeconds.map { .seconds($0) }
+        // Servers of custom resources say nothing but 404 where the kind is not there.
+        let plain =
+            code == .notFound
+            ? "the server has no such kind (404)" : "the API server answered \(httpStatus)"
         self.init(
-            code, status.message ?? "the API server answered \(httpStatus)", status: httpStatus, reason: reason,
+            code, status.message ?? plain, status: httpStatus, reason: reason,
             retryAfter: wait.map { max(.zero, min($0, .seconds(300))) })
     }
 }

@@ -57,8 +57,9 @@ public struct KubernetesDemo {
     /// Runs it; throws when something does not come about. Expectations about what was captured are in the result.
     public func run() throws -> Result {
         let (client, server) = (lab.nodes[0].pods[0], lab.nodes[1].pods[0])
-        progress("starting an API server (a stand-in), ebpf-xdp-operator, and ebpf-xdp-keymgr on both nodes")
+        progress("starting an API server, ebpf-xdp-operator, and ebpf-xdp-keymgr on both nodes")
         let kubernetes = try KubernetesLab(lab)
+        progress("the API server is \(kubernetes.serverName)")
         try kubernetes.start()
         for node in lab.nodes { try kubernetes.waitUntil(kubernetes.path(node), "o['status']['incarnation']") }
 

@@ -2,22 +2,32 @@ internal import FoundationEssentials
 public import Glibc
 internal import Synchronization
 
-/// The product on Kubernetes, on a lab: an API server stand-in (Tests/kube/apiserver.py), the operator, and a keymgr on each node, all of
-/// them started as a person would start them. The lab plays kubelet and the controllers: Tests/peers/kube.py.
+/// The product on Kubernetes, on a lab: an API server, the operator, and a keymgr on each node, all of them started as a person would start
+/// them. The lab plays kubelet and the controllers: Tests/peers/kube.py.
+///
+/// The API server is a stand-in (Tests/kube/apiserver.py), or a real one (Tests/kube/real/server.py) where the environment variable
+/// XDP_ENCRYPTOR_API_SERVER names a folder with its programs; then RBAC holds, and each program has the token of its service account.
 public final class KubernetesLab: Sendable {
     /// The lab that it runs on.
     public let lab: Lab
     /// Where the programs are.
     public let programs: String
-    /// The API server, reachable on the loopback of all nodes as well.
+    /// The API server, for the lab itself: without authentication.
     public let server: String
+    /// What it is, for people.
+    public let serverName: String
     /// What the decoder needs to know; see `refreshKeys`.
     public let keys: String
     /// The KEK file.
     public let kek: String
 
+    /// A kubeconfig file for kubectl; nil with the stand-in, which makes no tables.
+    public let admin: String?
+
     private let control: String
-    private let standIn: ChildProcess
+    private let apiServer: ChildProcess
+    /// Files of operator and keymgr.
+    private let kubeconfigs: (operator: String, keymgr: String)
     private let processes = Mutex<[String: ChildProcess]>([:])
 
     /// Paths in the API of our own kinds.
@@ -40,22 +50,31 @@ public final class KubernetesLab: Sendable {
             let link = "\(Self.namespaces(lab, lab.nodes[pod.node - 1]))/\(pod.name)"
             guard symlink(pod.namespace.path, link) == 0 else { throw LabError("cannot make \(link)") }
         }
-        standIn = try lab.start([Python.interpreter, root + "/Tests/kube/apiserver.py"])
-        struct Ports: Decodable {
-            var port: Int
-            var control: Int
-        }
-        var ports: Ports?
-        try wait(for: "the API server; it says: \(standIn.errors)", until: .seconds(20)) { [standIn] in
-            guard standIn.isRunning else { throw LabError("the API server ended: \(standIn.errors)") }
-            ports = standIn.output.split(separator: "\n").first.flatMap {
-                try? JSONDecoder().decode(Ports.self, from: Data($0.utf8))
+        let real = getenv("XDP_ENCRYPTOR_API_SERVER").map { String(cString: $0) }
+        let standIn = [root + "/Tests/kube/apiserver.py"]
+        let command = real.map { [root + "/Tests/kube/real/server.py", "--bin", $0] } ?? standIn
+        apiServer = try lab.start([Python.interpreter] + command)
+        var description: Description?
+        try wait(for: "the API server; it says: \(apiServer.errors)", until: .seconds(real == nil ? 20 : 180)) {
+            [apiServer] in
+            guard apiServer.isRunning else { throw LabError("the API server ended: \(apiServer.errors)") }
+            description = apiServer.output.split(separator: "\n").first.flatMap {
+                try? JSONDecoder().decode(Description.self, from: Data($0.utf8))
             }
-            return ports != nil
+            return description != nil
         }
-        guard let ports else { throw LabError("the API server does not say where it is: \(standIn.output)") }
-        server = "http://127.0.0.1:\(ports.port)"
-        control = "http://127.0.0.1:\(ports.control)"
+        guard let description else {
+            throw LabError("the API server does not say where it is: \(apiServer.output)")
+        }
+        server = "http://127.0.0.1:\(description.port)"
+        control = "http://127.0.0.1:\(description.control)"
+        serverName =
+            description.versions.map { versions in
+                versions.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+            } ?? "a stand-in"
+        admin = description.admin
+        let own = lab.directory + "/kubeconfig"
+        kubeconfigs = description.kubeconfigs.map { ($0.operator, $0.keymgr) } ?? (own, own)
         let paths = lab.nodes.map { "\"\($0.namespace.path)\"" }.joined(separator: ",")
         try ask(#"{"listen": {"namespaces": [\#(paths)]}}"#)
         let kinds = ["encryptionpolicies", "encryptionnodes", "encryptionepochs", "encryptedendpointslices"]
@@ -64,7 +83,7 @@ public final class KubernetesLab: Sendable {
         try apply("base", base)
         try lab.require([self.programs + "/xdp-encryptor", "keys", "init", "--kek-file", kek])
         try writeFile(
-            lab.directory + "/kubeconfig",
+            own,
             """
             apiVersion: v1
             kind: Config
@@ -74,6 +93,19 @@ public final class KubernetesLab: Sendable {
             current-context: lab
 
             """)
+    }
+
+    /// What the API server says when it is there.
+    private struct Description: Decodable {
+        struct Kubeconfigs: Decodable {
+            var `operator`: String
+            var keymgr: String
+        }
+        var port: Int
+        var control: Int
+        var kubeconfigs: Kubeconfigs?
+        var admin: String?
+        var versions: [String: String]?
     }
 
     // MARK: the API
@@ -96,6 +128,12 @@ public final class KubernetesLab: Sendable {
 
     /// Deletes an object by its path.
     public func delete(_ path: String) throws { try kube(["delete", path]) }
+
+    /// Runs kubectl as an administrator, on a real API server.
+    public func kubectl(_ arguments: [String]) throws -> String {
+        guard let admin else { throw LabError("kubectl needs a real API server") }
+        return try lab.require(["kubectl", "--kubeconfig", admin, "--cache-dir", lab.directory + "/cache"] + arguments)
+    }
 
     /// Waits until a Python expression of an object `o` is true.
     public func waitUntil(_ path: String, _ expression: String, seconds: Double = 30) throws {
@@ -120,8 +158,8 @@ public final class KubernetesLab: Sendable {
         for node in lab.nodes { try start(node) }
     }
 
-    /// Starts the operator.
-    public func startOperator() throws {
+    /// Starts the operator, or one more of it.
+    public func startOperator(replica: Int = 1) throws {
         let file = lab.directory + "/operator.json"
         try writeFile(
             file,
@@ -131,10 +169,10 @@ public final class KubernetesLab: Sendable {
              "epochs": {"acknowledgeWithinSeconds": 10, "drainSeconds": 1, "withdrawWithinSeconds": 20}}
 
             """)
-        let process = try lab.start([
-            programs + "/ebpf-xdp-operator", "run", "--config", file, "--kubeconfig", lab.directory + "/kubeconfig",
-        ])
-        processes.withLock { $0["operator"] = process }
+        let process = try lab.start(
+            [programs + "/ebpf-xdp-operator", "run", "--config", file, "--kubeconfig", kubeconfigs.operator],
+            environment: ["POD_NAME": "operator-\(replica)"])
+        processes.withLock { $0["operator-\(replica)"] = process }
     }
 
     /// Starts a node's keymgr.
@@ -143,7 +181,7 @@ public final class KubernetesLab: Sendable {
         try writeFile(
             configuration(node),
             """
-            {"cluster": {"source": "kubernetes", "kubeconfig": "\(lab.directory)/kubeconfig", "namespace": "xdp-encryptor",
+            {"cluster": {"source": "kubernetes", "kubeconfig": "\(kubeconfigs.keymgr)", "namespace": "xdp-encryptor",
                          "podNamespaces": ["\(Self.namespaces(lab, node))"]},
              "pinPath": "\(pins(node))", "runtimeDirectory": "\(runtime(node))",
              "kms": {"provider": "local", "local": {"kekFile": "\(kek)"}}}
@@ -163,7 +201,9 @@ public final class KubernetesLab: Sendable {
 
     /// Stops the operator.
     @discardableResult
-    public func stopOperator(_ signal: Int32 = SIGTERM) throws -> Outcome { try stop("operator", signal) }
+    public func stopOperator(replica: Int = 1, _ signal: Int32 = SIGTERM) throws -> Outcome {
+        try stop("operator-\(replica)", signal)
+    }
 
     private func stop(_ name: String, _ signal: Int32) throws -> Outcome {
         guard let process = processes.withLock({ $0.removeValue(forKey: name) }) else {
@@ -272,8 +312,8 @@ public final class KubernetesLab: Sendable {
 
 extension KubernetesLab {
     /// Istio's kinds, as far as the operator reads them.
-    private static let meshKinds = ["VirtualService", "ServiceEntry", "DestinationRule"].map { kind in
-        let plural = kind == "ServiceEntry" ? "serviceentries" : kind.lowercased() + "s"
+    private static let meshKinds = ["VirtualService", "ServiceEntry", "WorkloadEntry", "DestinationRule"].map { kind in
+        let plural = kind.hasSuffix("Entry") ? kind.lowercased().dropLast() + "ies" : kind.lowercased() + "s"
         return """
             apiVersion: apiextensions.k8s.io/v1
             kind: CustomResourceDefinition

@@ -4,9 +4,10 @@ internal import Glibc
 /// (RFC 4291 section 2.5.5.2). Network byte order.
 public struct IPAddress: Hashable, Sendable {
     /// High and low 8 bytes, as big-endian numbers.
-    let high: UInt64, low: UInt64
+    public let high: UInt64, low: UInt64
 
-    init(high: UInt64, low: UInt64) {
+    /// Takes the high and low 8 bytes, as big-endian numbers.
+    public init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
     }
@@ -37,6 +38,32 @@ public struct IPAddress: Hashable, Sendable {
         }
         if address.isIPv4 { throw IPParseError("\"\(text)\" is an IPv4 address as IPv6; write \(address)") }
         self = address
+    }
+
+    /// Reads the text form from bytes, as strictly; nil for anything else. Dotted IPv4 without a detour.
+    public init?(ascii text: UnsafeRawBufferPointer) {
+        guard text.contains(UInt8(ascii: ".")), !text.contains(UInt8(ascii: ":")) else {
+            try? self.init(String(decoding: text, as: UTF8.self))
+            return
+        }
+        var address: UInt64 = 0
+        var (part, digits, parts): (UInt64, Int, Int) = (0, 0, 1)
+        for byte in text {
+            if byte == UInt8(ascii: ".") {
+                guard digits > 0, parts < 4 else { return nil }
+                address = address << 8 | part
+                (part, digits, parts) = (0, 0, parts + 1)
+            } else {
+                // No leading zeros, nothing above 255.
+                guard byte >= 0x30, byte <= 0x39, digits == 0 || part > 0, part * 10 + UInt64(byte & 15) <= 255 else {
+                    return nil
+                }
+                part = part * 10 + UInt64(byte & 15)
+                digits += 1
+            }
+        }
+        guard digits > 0, parts == 4 else { return nil }
+        self.init(high: 0, low: Self.mappedPrefix | address << 8 | part)
     }
 
     /// Whether this is an IPv4 address.
@@ -71,7 +98,7 @@ public struct IPParseError: Error, Sendable, CustomStringConvertible {
 extension IPAddress: CustomStringConvertible {
     /// Dotted IPv4, or IPv6 as in RFC 5952.
     public var description: String {
-        if isIPv4 { return packetBytes.map { String($0) }.joined(separator: ".") }
+        if isIPv4 { return "\(low >> 24 & 255).\(low >> 16 & 255).\(low >> 8 & 255).\(low & 255)" }
         let groups = stride(from: 0, to: 16, by: 2).map { UInt16(bytes[$0]) << 8 | UInt16(bytes[$0 + 1]) }
         func text(_ groups: ArraySlice<UInt16>) -> String {
             groups.map { String($0, radix: 16) }.joined(separator: ":")

@@ -12,6 +12,13 @@ public struct IPPrefix: Hashable, Sendable {
         self.length = length
     }
 
+    /// The network that an address is in. Takes the 16-byte form's length; nil when it is over 128.
+    public init?(containing address: IPAddress, length: UInt8) {
+        guard length <= 128 else { return nil }
+        self.address = Self.first(address, length)
+        self.length = length
+    }
+
     /// Reads the text form, such as 10.0.0.0/8 or fd00::/8. Bits right of the prefix must be 0: a set one is a typing error
     /// more often than not.
     public init(_ text: some StringProtocol) throws(IPParseError) {

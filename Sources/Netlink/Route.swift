@@ -75,6 +75,18 @@ public struct Route: Sendable {
             && identity.table != UInt32(RT_TABLE_LOCAL.rawValue)
     }
 
+    /// Whether it leads to other networks: through a next hop, or to everywhere.
+    public var leadsOut: Bool {
+        if identity.destination.length == (Int32(identity.family) == AF_INET ? 96 : 0) { return true }
+        return attributes.contains { attribute in
+            switch rtattr_type_t(UInt32(attribute.type)) {
+            case RTA_GATEWAY, RTA_VIA: true
+            case RTA_MULTIPATH: Self.nextHopsLead(attribute.value)
+            default: false
+            }
+        }
+    }
+
     /// The payload of a request that replaces this route with itself and another MTU metric; nil takes the metric away.
     func replacement(mtu: UInt32?) -> [UInt8] {
         var header = header
@@ -128,13 +140,27 @@ public struct Route: Sendable {
 
     private static func nextHopDevices(_ bytes: ArraySlice<UInt8>) -> [Int32] {
         var devices: [Int32] = []
+        eachNextHop(bytes) { hop, _ in devices.append(hop.rtnh_ifindex) }
+        return devices
+    }
+
+    private static func nextHopsLead(_ bytes: ArraySlice<UInt8>) -> Bool {
+        var isFound = false
+        eachNextHop(bytes) { _, attributes in
+            let types = attributes.map { UInt32($0.type) }
+            if types.contains(RTA_GATEWAY.rawValue) || types.contains(RTA_VIA.rawValue) { isFound = true }
+        }
+        return isFound
+    }
+
+    private static func eachNextHop(_ bytes: ArraySlice<UInt8>, _ body: (rtnexthop, [Attribute]) -> Void) {
+        let headerSize = MemoryLayout<rtnexthop>.size
         var rest = bytes
-        while rest.count >= MemoryLayout<rtnexthop>.size {
+        while rest.count >= headerSize {
             let hop = rest.withUnsafeBytes { $0.loadUnaligned(as: rtnexthop.self) }
-            guard hop.rtnh_len >= MemoryLayout<rtnexthop>.size, Int(hop.rtnh_len) <= rest.count else { break }
-            devices.append(hop.rtnh_ifindex)
+            guard hop.rtnh_len >= headerSize, Int(hop.rtnh_len) <= rest.count else { break }
+            body(hop, Attribute.list(rest.prefix(Int(hop.rtnh_len)).dropFirst(headerSize)))
             rest = rest.dropFirst((Int(hop.rtnh_len) + 3) & ~3)
         }
-        return devices
     }
 }

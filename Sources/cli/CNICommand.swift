@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import Commands
 import Glibc
 
 /// `xdp-encryptor cni`.
@@ -35,7 +36,7 @@ struct CNICommand: ParsableCommand {
                 """)
 
         func run() throws {
-            let outcome = CNIPlugin(environment: environment(), input: readInput()).run()
+            let outcome = CNIPlugin(environment: Program.environment, input: readInput()).run()
             try writeAll(outcome.output)
             guard outcome.status == 0 else { throw ExitCode(outcome.status) }
         }

@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Cluster
+import Commands
 import Glibc
 import KMS
 import Keys
@@ -85,7 +86,7 @@ struct EpochCommand: AsyncParsableCommand {
             if let kekFile { return LocalKMS(kekFile: kekFile) }
             guard let config else { throw ValidationError("give either --kek-file or --config") }
             let (configuration, _) = try AgentConfiguration.read(config)
-            return try configuration.kms.makeService(environment: environment())
+            return try configuration.kms.makeService(environment: Program.environment)
         }
 
         private func open(_ kms: any KeyManagementService, until deadline: Timestamp) async throws -> EncryptionEpoch {
@@ -135,14 +136,10 @@ struct EpochCommand: AsyncParsableCommand {
                   0 done, 1 the directory cannot be read, 64 wrong arguments
                 """)
 
-        enum Output: String, ExpressibleByArgument, CaseIterable {
-            case text, json
-        }
-
         @OptionGroup var directory: DirectoryOption
 
         @Option(help: "How to print: text or json.")
-        var output = Output.text
+        var output = OutputFormat.text
 
         func run() throws {
             let snapshot = directory.scan()

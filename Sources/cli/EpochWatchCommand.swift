@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import Commands
 import Glibc
 import KMS
 import Secrets
@@ -43,7 +44,7 @@ extension EpochCommand {
                 for warning in warnings { say("warning: \(warning)") }
                 let writer = EpochWriter(
                     directory: directory.clusterDirectory,
-                    kms: try configuration.kms.makeService(environment: environment()),
+                    kms: try configuration.kms.makeService(environment: Program.environment),
                     pollInterval: .seconds(pollInterval)
                 ) { line in say(line) }
                 try await writer.run()
@@ -54,18 +55,6 @@ extension EpochCommand {
             }
         }
     }
-}
-
-/// The process's environment: the platforms say in it where identities come from.
-func environment() -> [String: String] {
-    var variables: [String: String] = [:]
-    var next = environ
-    while let entry = next.pointee {
-        let parts = String(cString: entry).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        if parts.count == 2 { variables[String(parts[0])] = String(parts[1]) }
-        next += 1
-    }
-    return variables
 }
 
 /// A line to standard error, at once.

@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Cluster
+import Commands
 import Glibc
 import KMS
 import Keys
@@ -91,12 +92,14 @@ struct KeysCommand: AsyncParsableCommand {
     }
 }
 
+/// What it says.
+let program = Program("xdp-encryptor")
+
 /// How a command ends that could not do its work.
 enum Failure {
     /// Says why on standard error.
     static func exit(_ sentence: String, code: Int32 = 1) -> ExitCode {
-        let bytes = Array("xdp-encryptor: \(sentence)\n".utf8)
-        _ = write(2, bytes, bytes.count)
+        program.say(sentence)
         return ExitCode(code)
     }
 }

@@ -1,16 +1,14 @@
 import ArgumentParser
 import Datapath
-import FoundationEssentials
-import Keys
-import Netlink
 
 /// `xdp-encryptor status`: what the kernel of this node holds and does.
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
-        abstract: "Shows what this node's kernel holds: pods, peers, keys, counters.",
+        abstract: "Shows what this node's kernel holds: pods, peers, keys, counters, and what is wrong.",
         discussion: """
-            Reads the pinned maps, so it works while the daemon is down. Needs root. Never shows a key.
+            Reads the pinned maps, so it works while the daemon is down. Names of pods and nodes, and problems, are as the daemon has \
+            written them last. Needs root. Never shows a key.
 
             EXAMPLES
               xdp-encryptor status
@@ -20,34 +18,21 @@ struct StatusCommand: ParsableCommand {
               0 shown, 1 nothing is loaded or it cannot be read (the reason is on standard error), 64 wrong arguments
             """)
 
-    /// How the answer is written.
-    enum Output: String, ExpressibleByArgument, CaseIterable {
-        case text
-        case json
-    }
-
     @Option(help: "text, or json for programs.")
-    var output: Output = .text
+    var output = OutputFormat.text
 
-    @Option(help: "Folder of the pins.")
-    var pinPath = "/sys/fs/bpf/xdp-encryptor"
-
-    @Option(help: "Folder of the daemon's records.")
-    var stateDirectory = "/run/xdp-encryptor"
+    @OptionGroup var node: NodeOptions
 
     func run() throws {
         let report: StatusReport
         do throws(DatapathError) {
-            report = try StatusReport(DatapathView(pinPath: pinPath, stateDirectory: stateDirectory))
+            report = try StatusReport(node.view(), agent: node.agent)
         } catch {
             throw Failure.exit("status: \(error.message)")
         }
         switch output {
         case .text: try writeAll(Array(report.text.utf8))
-        case .json:
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-            try writeAll([UInt8](encoder.encode(report)) + [UInt8(ascii: "\n")])
+        case .json: try writeJSON(report)
         }
     }
 }

@@ -1,3 +1,5 @@
+import Agent
+import Cluster
 import Datapath
 import Keys
 import Netlink
@@ -5,7 +7,10 @@ import Netlink
 /// What `xdp-encryptor status` shows. Its JSON is for programs: fields are added, never renamed.
 struct StatusReport: Encodable {
     struct Pod: Encodable {
+        /// Its UID, or its name in a cluster directory.
         var name: String
+        /// namespace/name; nil: the daemon has not told.
+        var label: String?
         var networkNamespace: String
         var interface: String
         var podIndex: Int32
@@ -17,6 +22,8 @@ struct StatusReport: Encodable {
     struct Peer: Encodable {
         var slot: UInt32
         var nodeID: NodeID
+        /// nil: the daemon has not told.
+        var name: String?
         /// The revision of our endpoint list that the peer has applied.
         var acknowledged: UInt32
         var endpoints: Int
@@ -60,8 +67,14 @@ struct StatusReport: Encodable {
     var pods: [Pod]
     var peers: [Peer]
     var verdicts: [VerdictCount]
+    /// Bridges that pods are ports of and that are not for pods alone.
+    var openBridges: [OpenBridge]
+    /// What somebody should look at, as the daemon has written last.
+    var problems: [Problem]
+    /// When the daemon has written last, at least every minute while it runs; nil: never.
+    var daemonUpdated: Timestamp?
 
-    init(_ view: DatapathView) throws(DatapathError) {
+    init(_ view: DatapathView, agent: AgentStatus?) throws(DatapathError) {
         let state = try view.state()
         let counters = try view.counters()
         nodeID = state.nodeID
@@ -87,19 +100,24 @@ struct StatusReport: Encodable {
         remoteEndpoints = state.endpoints.count - local
         pods = state.attachments.values.sorted { $0.pod.name < $1.pod.name }.map {
             Pod(
-                name: $0.pod.name, networkNamespace: $0.pod.networkNamespace, interface: $0.pod.interface,
+                name: $0.pod.name, label: agent?.pod($0.pod.name)?.label, networkNamespace: $0.pod.networkNamespace,
+                interface: $0.pod.interface,
                 podIndex: $0.podIndex, hostIndex: $0.hostIndex, isWhole: $0.isWhole)
         }
         peers = state.peers.sorted { $0.key < $1.key }.map { slot, peer in
             Peer(
-                slot: slot, nodeID: peer.nodeID, acknowledged: peer.acknowledged, endpoints: perSlot[slot] ?? 0,
-                keys: Self.keys(state, slot: slot), counters: counters.peers[slot] ?? Counters.Peer())
+                slot: slot, nodeID: peer.nodeID, name: agent?.node(peer.nodeID), acknowledged: peer.acknowledged,
+                endpoints: perSlot[slot] ?? 0, keys: Self.keys(state, slot: slot),
+                counters: counters.peers[slot] ?? Counters.Peer())
         }
         verdicts = Verdict.allCases.map { verdict in
             let count = counters.verdicts[verdict] ?? Counters.Count()
             return VerdictCount(
                 outcome: verdict.outcome.rawValue, name: verdict.name, packets: count.packets, bytes: count.bytes)
         }
+        openBridges = state.openBridges
+        problems = agent?.problems ?? []
+        daemonUpdated = agent?.updated
     }
 
     private static func keys(_ state: DatapathState, slot: UInt32) -> [Key] {
@@ -141,7 +159,9 @@ extension StatusReport {
         ]
         lines += Self.table(
             "POD", ["INTERFACE", "NAMESPACE", "STATE"],
-            pods.map { [$0.name, $0.interface, $0.networkNamespace, $0.isWhole ? "attached" : "INCOMPLETE"] },
+            pods.map {
+                [$0.label ?? $0.name, $0.interface, $0.networkNamespace, $0.isWhole ? "attached" : "INCOMPLETE"]
+            },
             empty: "no pod is attached")
         lines.append("")
         lines += Self.table(
@@ -153,7 +173,8 @@ extension StatusReport {
                 }
                 let counters = peer.counters
                 return [
-                    String(peer.nodeID), String(peer.endpoints), epochs("send"), epochs("receive"),
+                    peer.name.map { "\($0) (\(peer.nodeID))" } ?? String(peer.nodeID), String(peer.endpoints),
+                    epochs("send"), epochs("receive"),
                     String(counters.sentPackets), String(counters.receivedPackets), String(counters.droppedAuth),
                     String(counters.droppedReplay), String(counters.droppedOther),
                 ]
@@ -164,21 +185,30 @@ extension StatusReport {
             verdicts.filter { $0.packets > 0 }.map {
                 [$0.outcome == "fault" ? "FAULT" : $0.outcome, $0.name, String($0.packets), String($0.bytes)]
             }, empty: "no packet was seen")
+        let concerns = concerns
+        if !concerns.isEmpty { lines += ["", "PROBLEMS"] + concerns }
         return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// What is wrong, a line each.
+    private var concerns: [String] {
+        var lines = problems.map(\.description)
+        // The daemon tells of these as well, while it runs.
+        for bridge in openBridges where !problems.contains(where: { $0.object == "bridge \(bridge.name)" }) {
+            lines.append("bridge \(bridge.name): is not for pods alone: \(bridge.reason)")
+        }
+        if let daemonUpdated, Timestamp.now().milliseconds(since: daemonUpdated) > 150_000 {
+            lines.append(
+                "ebpf-xdp-keymgr has not written since \(daemonUpdated): does it run? Traffic goes on as shown")
+        }
+        return lines
     }
 
     private static func describe(engine: String) -> String {
         engine == "aead" ? "gcm(aes) of the module" : "ecb(aes) of the kernel, GHASH in BPF"
     }
 
-    /// Columns as wide as their widest value.
     private static func table(_ first: String, _ rest: [String], _ rows: [[String]], empty: String) -> [String] {
-        if rows.isEmpty { return [empty] }
-        let all = [[first] + rest] + rows
-        let widths = (0...rest.count).map { column in all.map { $0[column].count }.max() ?? 0 }
-        return all.map { row in
-            let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
-            return String(cells.joined(separator: "  ").reversed().drop { $0 == " " }.reversed())
-        }
+        rows.isEmpty ? [empty] : columns([[first] + rest] + rows)
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Commands
 
 /// The command that people type. One subcommand a file; each is registered with one line here.
 @main
@@ -14,6 +15,9 @@ struct XDPEncryptor: AsyncParsableCommand {
             EXAMPLES
               xdp-encryptor status                  who is attached, keys, drops
               xdp-encryptor status --output json    the same for programs
+              xdp-encryptor why shop/web-0          what happens with a pod's packets, and why
+              xdp-encryptor events                  drops as they happen
+              xdp-encryptor top                     packets a second, by verdict and by other node
               xdp-encryptor gcm < vectors.jsonl     the kernel's cipher on your vectors
               xdp-encryptor demo                    two nodes, two pods, real packets
 
@@ -23,6 +27,9 @@ struct XDPEncryptor: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             StatusCommand.self,
+            WhyCommand.self,
+            EventsCommand.self,
+            TopCommand.self,
             GCMCommand.self,
             KeysCommand.self,
             EpochCommand.self,
@@ -32,7 +39,7 @@ struct XDPEncryptor: AsyncParsableCommand {
 
     /// Container runtimes start plugins without arguments.
     static func main() async {
-        if CNICommand.isPlugin(arguments: CommandLine.arguments, environment: environment()) {
+        if CNICommand.isPlugin(arguments: CommandLine.arguments, environment: Program.environment) {
             await main(["cni"])
         } else {
             await main(nil)

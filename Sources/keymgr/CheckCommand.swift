@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Cluster
+import Commands
 import KMS
 import Keys
 import Kubernetes
@@ -26,20 +27,20 @@ struct CheckCommand: AsyncParsableCommand {
         let configuration = try file.read()
         let kms: any KeyManagementService
         do throws(KMSError) {
-            kms = try configuration.kms.makeService(environment: processEnvironment)
+            kms = try configuration.kms.makeService(environment: Program.environment)
         } catch {
-            throw Exit.configuration("\(file.path): \(error.message)")
+            throw program.configuration("\(file.path): \(error.message)")
         }
         let setup: Setup
         do throws(ConfigurationError) {
             setup = try Setup(
                 configuration, file: file.path, logger: Logger(label: "check") { _ in SilentLogHandler() })
         } catch {
-            throw Exit.configuration("\(error)")
+            throw program.configuration("\(error)")
         }
         var isGood = true
         func report(_ severity: Problem.Severity, _ sentence: String) {
-            say("\(severity.rawValue): \(sentence)")
+            program.say("\(severity.rawValue): \(sentence)")
             if severity == .error { isGood = false }
         }
 

@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Cluster
+import Commands
 import Datapath
 import UnixSignals
 
@@ -29,17 +30,17 @@ struct DetachCommand: AsyncParsableCommand {
         do throws(FileError) {
             lock = try RuntimeLock(RuntimeDirectory(path: configuration.runtime))
         } catch {
-            throw Exit.running("\(error)")
+            throw program.running("\(error)")
         }
         do throws(DatapathError) {
             try Datapath.removeAll(
                 pinPath: configuration.pins, stateDirectory: configuration.runtime)
         } catch {
-            throw Exit.failure(error.message)
+            throw program.failure(error.message)
         }
         _ = consume lock
         guard stay else { return }
-        say("detached; waiting for SIGTERM")
+        program.say("detached; waiting for SIGTERM")
         for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) { return }
     }
 }

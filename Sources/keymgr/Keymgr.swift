@@ -1,6 +1,6 @@
 import Agent
 import ArgumentParser
-import Glibc
+import Commands
 
 /// `ebpf-xdp-keymgr`: the daemon of a node.
 @main
@@ -24,6 +24,9 @@ struct Keymgr: AsyncParsableCommand {
         subcommands: [RunCommand.self, DetachCommand.self, CheckCommand.self])
 }
 
+/// What it says and how it ends.
+let program = Program("ebpf-xdp-keymgr")
+
 /// `--config FILE`, of every subcommand.
 struct ConfigurationOption: ParsableArguments {
     @Option(name: .customLong("config"), help: "The configuration file, JSON (docs/configuration.md).")
@@ -33,44 +36,10 @@ struct ConfigurationOption: ParsableArguments {
     func read() throws -> AgentConfiguration {
         do throws(ConfigurationError) {
             let (configuration, warnings) = try AgentConfiguration.read(path)
-            for warning in warnings { say("warning: \(warning)") }
+            for warning in warnings { program.say("warning: \(warning)") }
             return configuration
         } catch {
-            throw Exit.configuration("\(error)")
+            throw program.configuration("\(error)")
         }
     }
-}
-
-/// Ways to end, after a sentence on standard error.
-enum Exit {
-    static func failure(_ sentence: String) -> ExitCode { end(1, sentence) }
-    /// EX_TEMPFAIL of sysexits.h.
-    static func running(_ sentence: String) -> ExitCode { end(75, sentence) }
-    /// EX_CONFIG of sysexits.h: systemd does not restart us for it.
-    static func configuration(_ sentence: String) -> ExitCode { end(78, sentence) }
-
-    private static func end(_ code: Int32, _ sentence: String) -> ExitCode {
-        say("error: \(sentence)")
-        return ExitCode(code)
-    }
-}
-
-/// Writes a line to standard error.
-func say(_ line: String) {
-    let bytes = Array("ebpf-xdp-keymgr: \(line)\n".utf8)
-    _ = write(2, bytes, bytes.count)
-}
-
-/// The process's environment.
-var processEnvironment: [String: String] {
-    var values: [String: String] = [:]
-    var next = environ
-    while let entry = next.pointee {
-        let text = String(cString: entry)
-        if let equals = text.firstIndex(of: "=") {
-            values[String(text[..<equals])] = String(text[text.index(after: equals)...])
-        }
-        next += 1
-    }
-    return values
 }

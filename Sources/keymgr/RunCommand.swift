@@ -1,6 +1,8 @@
 import Agent
 import ArgumentParser
+import CSys
 import Cluster
+import Commands
 import Datapath
 import KMS
 import Keys
@@ -27,6 +29,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var file: ConfigurationOption
 
     func run() async throws {
+        csys_give_memory_back()
         let hardening = ProcessHardening.apply()
         let configuration = try file.read()
         let level = configuration.logLevel.flatMap { Logger.Level(rawValue: $0) } ?? .info
@@ -37,27 +40,27 @@ struct RunCommand: AsyncParsableCommand {
 
         let kms: any KeyManagementService
         do throws(KMSError) {
-            kms = try configuration.kms.makeService(environment: processEnvironment)
+            kms = try configuration.kms.makeService(environment: Program.environment)
         } catch {
-            throw Exit.configuration("\(file.path): \(error.message)")
+            throw program.configuration("\(file.path): \(error.message)")
         }
         let directory: RuntimeDirectory
         do throws(FileError) {
             directory = try RuntimeDirectory(path: configuration.runtime)
         } catch {
-            throw Exit.configuration("\(file.path): runtimeDirectory: \(error)")
+            throw program.configuration("\(file.path): runtimeDirectory: \(error)")
         }
         let lock: RuntimeLock
         do throws(FileError) {
             lock = try RuntimeLock(directory)
         } catch {
-            throw Exit.running("\(error)")
+            throw program.running("\(error)")
         }
         let setup: Setup
         do throws(ConfigurationError) {
             setup = try Setup(configuration, file: file.path, logger: logger)
         } catch {
-            throw Exit.configuration("\(error)")
+            throw program.configuration("\(error)")
         }
         let nodeID: NodeID
         do {
@@ -71,7 +74,7 @@ struct RunCommand: AsyncParsableCommand {
             datapath = try Datapath(options: configuration.datapath(nodeID: nodeID))
             state = try datapath.state()
         } catch {
-            throw Exit.failure(error.message)
+            throw program.failure(error.message)
         }
         for warning in datapath.warnings { logger.warning("datapath", metadata: ["what": "\(warning)"]) }
         logger.notice(
@@ -84,7 +87,7 @@ struct RunCommand: AsyncParsableCommand {
         do {
             agent = try setup.agent(nodeID, datapath, kms, directory, logger)
         } catch {
-            throw Exit.failure("\(error)")
+            throw program.failure("\(error)")
         }
         var services: [any ServiceLifecycle.Service] = [agent]
         if let address = configuration.listen {
@@ -95,7 +98,7 @@ struct RunCommand: AsyncParsableCommand {
         do {
             try await group.run()
         } catch let error as KubernetesSource.NumberChanged {
-            throw Exit.failure("\(error)")
+            throw program.failure("\(error)")
         }
         await setup.client?.shutdown()
         logger.notice("stopped; the datapath goes on")

@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Cluster
+import Commands
 import Datapath
 import KMS
 import Keys
@@ -25,7 +26,7 @@ struct Setup {
         }
         self.source = source
         do throws(ConfigurationError) {
-            node = try configuration.nodeName(environment: processEnvironment)
+            node = try configuration.nodeName(environment: Program.environment)
         } catch {
             throw ConfigurationError(description: "\(file): \(error)")
         }
@@ -40,7 +41,7 @@ struct Setup {
                         try ClientConfiguration.inCluster()
                     }
                 access.userAgent = "ebpf-xdp-keymgr/\(Keymgr.configuration.version)"
-                namespace = kubernetes.configMapNamespace(environment: processEnvironment, client: access.namespace)
+                namespace = kubernetes.configMapNamespace(environment: Program.environment, client: access.namespace)
                 client = try KubernetesClient(access, logger: logger)
             } catch {
                 throw ConfigurationError(description: "\(file): cluster: \(error)")

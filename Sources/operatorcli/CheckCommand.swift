@@ -1,5 +1,6 @@
 import ArgumentParser
 import Cluster
+import Commands
 import KMS
 import Kubernetes
 import Logging
@@ -26,14 +27,14 @@ struct CheckCommand: AsyncParsableCommand {
         let logger = Logger(label: "operator") { _ in LineLogHandler(level: .critical) }
         let kms: any KeyManagementService
         do throws(KMSError) {
-            kms = try configuration.kms.makeService(environment: processEnvironment)
+            kms = try configuration.kms.makeService(environment: Program.environment)
         } catch {
-            throw Exit.configuration("\(options.path): \(error.message)")
+            throw program.configuration("\(options.path): \(error.message)")
         }
         let (client, namespace) = try options.connect(configuration, logger)
         var isGood = true
         func report(_ sentence: String) {
-            say("error: \(sentence)")
+            program.say("error: \(sentence)")
             isGood = false
         }
         do throws(KMSError) {
@@ -41,30 +42,9 @@ struct CheckCommand: AsyncParsableCommand {
         } catch {
             report("\(error)")
         }
-        await probe(Pod.self, client, report)
-        await probe(Service.self, client, report)
-        await probe(EndpointSlice.self, client, report)
-        await probe(Node.self, client, report)
-        await probe(Namespace.self, client, report)
-        await probe(EncryptionPolicy.self, client, report)
-        await probe(EncryptionNodeObject.self, client, report)
-        await probe(EncryptionEpochObject.self, client, report)
-        await probe(EncryptedEndpointSlice.self, client, report)
+        for problem in await Operator.problems(reading: client) { report(problem) }
         await client.shutdown()
         guard isGood else { throw ExitCode(1) }
         print("in order: namespace \(namespace), KMS \(kms.provider.rawValue)")
-    }
-
-    private func probe<O: KubernetesObject>(
-        _ type: O.Type, _ client: KubernetesClient, _ report: (String) -> Void
-    ) async {
-        do throws(KubernetesError) {
-            _ = try await client.list(type, namespace: nil, options: ListOptions(limit: 1))
-        } catch {
-            let hint =
-                error.code == .notFound && O.resource.group == EncryptionAPI.group
-                ? " (apply deploy/crds)" : error.code == .forbidden ? " (apply the ClusterRole of deploy/)" : ""
-            report("\(O.resource.plural): \(error.message)\(hint)")
-        }
     }
 }

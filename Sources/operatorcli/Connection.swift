@@ -1,4 +1,5 @@
 import ArgumentParser
+import Commands
 import Kubernetes
 import Logging
 import Operator
@@ -16,11 +17,11 @@ extension CommonOptions {
                     try ClientConfiguration.inCluster()
                 }
             access.userAgent = "ebpf-xdp-operator/\(OperatorCommand.configuration.version)"
-            let fromEnvironment = processEnvironment["POD_NAMESPACE"].flatMap { $0.isEmpty ? nil : $0 }
+            let fromEnvironment = Program.environment["POD_NAMESPACE"].flatMap { $0.isEmpty ? nil : $0 }
             let namespace = configuration.namespace ?? fromEnvironment ?? access.namespace
             return (try KubernetesClient(access, logger: logger), namespace)
         } catch {
-            throw Exit.configuration("the API server: \(error.message)")
+            throw program.configuration("the API server: \(error.message)")
         }
     }
 }

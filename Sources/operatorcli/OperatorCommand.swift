@@ -1,5 +1,5 @@
 import ArgumentParser
-import Glibc
+import Commands
 import Operator
 
 /// `ebpf-xdp-operator`: decides who is protected, and opens key epochs.
@@ -21,6 +21,9 @@ struct OperatorCommand: AsyncParsableCommand {
         subcommands: [RunCommand.self, CheckCommand.self])
 }
 
+/// What it says and how it ends.
+let program = Program("ebpf-xdp-operator")
+
 /// What the commands have in common.
 struct CommonOptions: ParsableArguments {
     @Option(name: .customLong("config"), help: "The configuration file.")
@@ -33,42 +36,10 @@ struct CommonOptions: ParsableArguments {
     func read() throws -> OperatorConfiguration {
         do throws(OperatorConfigurationError) {
             let (configuration, warnings) = try OperatorConfiguration.read(path)
-            for warning in warnings { say("warning: \(warning)") }
+            for warning in warnings { program.say("warning: \(warning)") }
             return configuration
         } catch {
-            throw Exit.configuration("\(error)")
+            throw program.configuration("\(error)")
         }
     }
-}
-
-/// Ways to end, after a sentence on standard error.
-enum Exit {
-    static func failure(_ sentence: String) -> ExitCode { end(1, sentence) }
-    /// EX_CONFIG of sysexits.h.
-    static func configuration(_ sentence: String) -> ExitCode { end(78, sentence) }
-
-    private static func end(_ code: Int32, _ sentence: String) -> ExitCode {
-        say("error: \(sentence)")
-        return ExitCode(code)
-    }
-}
-
-/// Writes a line to standard error.
-func say(_ line: String) {
-    let bytes = Array("ebpf-xdp-operator: \(line)\n".utf8)
-    _ = write(2, bytes, bytes.count)
-}
-
-/// The process's environment.
-var processEnvironment: [String: String] {
-    var values: [String: String] = [:]
-    var next = environ
-    while let entry = next.pointee {
-        let text = String(cString: entry)
-        if let equals = text.firstIndex(of: "=") {
-            values[String(text[..<equals])] = String(text[text.index(after: equals)...])
-        }
-        next += 1
-    }
-    return values
 }

@@ -1,4 +1,6 @@
 import ArgumentParser
+import CSys
+import Commands
 import Glibc
 import KMS
 import Kubernetes
@@ -29,6 +31,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var options: CommonOptions
 
     func run() async throws {
+        csys_give_memory_back()
         // Provider local wraps in this process.
         let hardening = ProcessHardening.apply()
         let configuration = try options.read()
@@ -39,9 +42,9 @@ struct RunCommand: AsyncParsableCommand {
         }
         let kms: any KeyManagementService
         do throws(KMSError) {
-            kms = try configuration.kms.makeService(environment: processEnvironment)
+            kms = try configuration.kms.makeService(environment: Program.environment)
         } catch {
-            throw Exit.configuration("\(options.path): \(error.message)")
+            throw program.configuration("\(options.path): \(error.message)")
         }
         let (client, namespace) = try options.connect(configuration, logger)
         let identity = "\(hostName)_\(UInt32.random(in: .min ... .max))"
@@ -58,16 +61,16 @@ struct RunCommand: AsyncParsableCommand {
         do {
             try await group.run()
         } catch let error as KubernetesError {
-            throw Exit.configuration("\(options.path): \(error.message)")
+            throw program.configuration("\(options.path): \(error.message)")
         } catch let error as ListenError {
-            throw Exit.failure(error.description)
+            throw program.failure(error.description)
         }
         await client.shutdown()
         logger.notice("stopped")
     }
 
     private var hostName: String {
-        if let name = processEnvironment["POD_NAME"], !name.isEmpty { return name }
+        if let name = Program.environment["POD_NAME"], !name.isEmpty { return name }
         var bytes = [CChar](repeating: 0, count: 256)
         guard gethostname(&bytes, bytes.count - 1) == 0 else { return "operator" }
         return String(decoding: bytes.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)

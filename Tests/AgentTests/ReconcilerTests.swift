@@ -119,6 +119,18 @@ import Testing
         try expectConverged(world, "afterwards")
     }
 
+    @Test func aBridgeThatIsNotForPodsAloneIsReported() throws {
+        let world = try world()
+        let a = world[1]
+        a.kernel.with { $0.state.openBridges = [OpenBridge(name: "cni0", reason: "its port eth1 is no veth")] }
+        world.reconcile(a)
+        let problem = try #require(a.last.problems.first { $0.object == "bridge cni0" })
+        #expect(problem.severity == .warning && problem.message.contains("its port eth1 is no veth"), "\(problem)")
+        a.kernel.with { $0.state.openBridges = [] }
+        world.reconcile(a)
+        #expect(!a.last.problems.contains { $0.object == "bridge cni0" })
+    }
+
     // MARK: Death
 
     @Test(arguments: 0..<40) func deathAtEachCall(_ calls: Int) throws {

@@ -61,6 +61,9 @@ import Testing
                     world.reconcile(node)
                     world.kill(node)
                     story.append("\(node.name) dies after \(calls) calls")
+                } else if Int.random(in: 0..<3, using: &random) == 0 {
+                    let count = node.reconciler?.follow(node.view)
+                    story.append("\(node.name) follows: \(count.map { "\($0)" } ?? "not")")
                 } else {
                     world.reconcile(node)
                     story.append("\(node.name) reconciles: \(node.last.changes.map(\.description))")

@@ -127,7 +127,31 @@ import Testing
                             incarnationAt: 41, history: []),
                     ])),
             EncryptedEndpointSlice(name: "slice-2", spec: .init(sequence: 1, nodes: [])),
+            EncryptedEndpointSlice(name: "changes-43", spec: .init(sequence: 43, changes: try changes())),
         ]
+    }
+
+    static func changes() throws -> [NodeChange] {
+        var report = try report()
+        report.revision = 8
+        let before = NodeEntry(name: "node-a", report: report, incarnationAt: 40, history: [])
+        report.revision += 1
+        report.endpoints.removeFirst()
+        report.endpoints.append(
+            .init(
+                name: "z", addresses: [try IPAddress("10.9.9.9")], mode: .permissive, state: .withdrawing, since: 1,
+                until: report.revision, withdrawnAt: time))
+        report.epochs.append(9)
+        report.sending = 9
+        report.appliedThrough = 42
+        report.notApplied = ["node-c"]
+        var whole = NodeChange(name: "node-b", after: 42)
+        whole.revision = 1
+        whole.isWholeList = true
+        whole.endpoints = [
+            .init(name: "a", addresses: [try IPAddress("fd00::9")], mode: .strict, state: .ready, since: 1)
+        ]
+        return [try #require(NodeChange(before, after: 42, to: report)), whole]
     }
 
     /// As the client sends them: with their kind.
@@ -162,4 +186,13 @@ import Testing
     @Test func nodesAreAsInTheirFile() throws { try compare(try Self.nodes()) }
     @Test func epochsAreAsInTheirFile() throws { try compare(Self.epochs()) }
     @Test func slicesAreAsInTheirFile() throws { try compare(try Self.slices()) }
+
+    @Test func namesOfNodesMayBeAsLongAsInKubernetes() throws {
+        for (length, isRead) in [(1, true), (253, true), (254, false)] {
+            var slice = try #require(try Self.slices().first)
+            slice.spec?.nodes[0].name = String(repeating: "n", count: length)
+            let read = try JSONDecoder().decode(EncryptedEndpointSlice.self, from: JSONEncoder().encode(slice))
+            #expect((read.spec != nil) == isRead, "\(length): \(read.unreadable ?? "")")
+        }
+    }
 }

@@ -5,7 +5,7 @@ import Testing
 @testable import Lab
 
 extension EndToEnd {
-    /// Operator and two keymgrs on an API server stand-in.
+    /// Operator and two keymgrs on an API server: see `KubernetesLab`.
     @Suite struct KubernetesTests {
         /// Runs with everything started and both pods behind a VirtualService, protected.
         private func protected(
@@ -165,13 +165,14 @@ extension EndToEnd {
 
         @Test("keymgr's check says what is there, and detach works")
         func commands() throws {
-            try protected { kubernetes, _, _ in
+            try protected { kubernetes, client, server in
                 let lab = kubernetes.lab
                 let node = lab.nodes[0]
                 let check = try lab.run(
                     [kubernetes.programs + "/ebpf-xdp-keymgr", "check", "--config", kubernetes.configuration(node)],
                     in: node.namespace, environment: ["NODE_NAME": "node-1"])
                 #expect(check.succeeded && check.output.contains("2 nodes, 1 endpoints, 1 epochs"), "\(check)")
+                try ask(kubernetes, client, server)
                 try kubernetes.stop(node)
                 let detach = try lab.run(
                     [kubernetes.programs + "/ebpf-xdp-keymgr", "detach", "--config", kubernetes.configuration(node)],
@@ -180,5 +181,120 @@ extension EndToEnd {
                 #expect(files(under: kubernetes.pins(node)) == [])
             }
         }
+
+        /// The commands that people type on a node.
+        private func ask(_ kubernetes: KubernetesLab, _ client: Lab.Pod, _ server: Lab.Pod) throws {
+            let node = kubernetes.lab.nodes[0]
+            func type(_ arguments: String..., status: Int32 = 0, words: [String]) throws {
+                let outcome = try kubernetes.lab.run(
+                    [kubernetes.programs + "/xdp-encryptor"] + arguments + [
+                        "--pin-path", kubernetes.pins(node), "--state-directory", kubernetes.runtime(node),
+                    ], in: node.namespace)
+                #expect(outcome.status == status, "\(arguments) \(outcome)")
+                for word in words { #expect(outcome.output.contains(word), "\(word) is not in \(outcome)") }
+            }
+            try type("status", words: ["shop/\(client.name)", "node-2 ("])
+            try type(
+                "why", "shop/\(client.name)", server.address,
+                words: [
+                    "protected pod of this node, strict, attached", "protected pod on node-2, strict",
+                    "\(client.address) -> \(server.address): ENCRYPTED",
+                    "\(server.address) -> \(client.address): DECRYPTED",
+                ])
+            try type("why", client.name, words: ["pods on node-2: ENCRYPTED"])
+            try type("why", client.name, "192.0.2.1", status: 2, words: ["IN CLEAR (unprotected)"])
+        }
+
+        @Test("Two operators: the leader is killed, and the other one goes on")
+        func failover() throws {
+            try protected { kubernetes, client, server in
+                try kubernetes.startOperator(replica: 2)
+                try kubernetes.stopOperator(SIGKILL)
+                try kubernetes.delete(kubernetes.virtualServicePath("web"))
+                // The lease has to run out first.
+                try kubernetes.waitUntil(
+                    kubernetes.path(client), "'ebpf.xdp/encrypt' not in o['metadata'].get('annotations', {})",
+                    seconds: 60)
+                try kubernetes.apply("web", kubernetes.virtualService("web", to: [client, server]))
+                try kubernetes.waitUntilProtected([client, server])
+                let lease = "/apis/coordination.k8s.io/v1/namespaces/xdp-encryptor/leases/ebpf-xdp-operator"
+                try kubernetes.waitUntil(lease, "o['spec']['holderIdentity'].startswith('operator-2')")
+            }
+        }
+
+        @Test(
+            "kubectl on a real API server: what a person sees of a policy, from its first moment to its last",
+            .enabled(if: getenv("XDP_ENCRYPTOR_API_SERVER") != nil, "needs a real API server: make test-apiserver"))
+        func kubectl() throws {
+            try Lab.with { lab in
+                let kubernetes = try KubernetesLab(lab)
+                print("API server: \(kubernetes.serverName)")
+                try kubernetes.start()
+                let (client, server) = (lab.nodes[0].pods[0], lab.nodes[1].pods[0])
+                try kubernetes.apply("payments", Self.policy)
+                try kubernetes.waitUntilProtected([client, server])
+                try kubernetes.apply("web", kubernetes.virtualService("web", to: [client, server]))
+                try kubernetes.waitUntil(
+                    "\(KubernetesLab.group)/encryptionpolicies/payments",
+                    "any(c['reason'] == 'StricterWins' for c in o['status']['conditions'])")
+                try kubernetes.waitUntil(
+                    "\(KubernetesLab.group)/encryptionepochs/epoch-1", "o['status']['phase'] == 'active'")
+                // Events follow what they tell of.
+                usleep(2_000_000)
+
+                func show(_ arguments: String...) throws -> [String] {
+                    let text = try kubernetes.kubectl(arguments)
+                    print("$ kubectl \(arguments.joined(separator: " "))\n\(text)")
+                    return text.split(separator: "\n").map { line in
+                        line.split(separator: " ").filter { !$0.isEmpty }.joined(separator: " ")
+                    }
+                }
+                let policies = try show("get", "encpol")
+                #expect(policies[0] == "NAME MODE ENFORCED PODS PROTECTED ACCEPTED ENFORCING AGE")
+                #expect(policies[1].hasPrefix("payments permissive false 2 2 True True "))
+                let nodes = try show("get", "encnode")
+                #expect(nodes[0] == "NAME ID READY ENDPOINTS EPOCH AGE")
+                #expect(nodes[1].hasPrefix("node-1 ") && nodes[1].contains(" True 1 1 "))
+                let epochs = try show("get", "encepoch")
+                #expect(epochs[0] == "NAME PHASE ACKNOWLEDGED NODES PROVIDER NOT-AFTER AGE")
+                #expect(epochs[1].hasPrefix("epoch-1 active 2 2 local 20"))
+                let slices = try show("get", "encslice")
+                #expect(slices[0] == "NAME SEQUENCE NODES ADDRESSES AGE")
+                #expect(slices[1].contains(" 2 4 "))
+                _ = try show("get", "encryption", "-o", "wide")
+
+                let described = try show("describe", "encpol", "payments")
+                #expect(described.contains { $0.hasPrefix("Normal AllProtected") })
+                #expect(described.contains { $0.hasPrefix("Warning StricterWins") })
+                #expect(try show("describe", "encepoch").contains { $0.hasPrefix("Normal EpochOpened") })
+                #expect(
+                    try show("describe", "pod", "-n", "shop", client.name).contains {
+                        $0.hasPrefix("Normal EncryptionRequested") && $0.hasSuffix("VirtualService/shop/web")
+                    })
+                #expect(
+                    try show("describe", "node", "node-1").contains { $0.hasPrefix("Normal EncryptionReady") })
+
+                try kubernetes.delete("\(KubernetesLab.group)/encryptionpolicies/payments")
+                try kubernetes.delete(kubernetes.virtualServicePath("web"))
+                for node in lab.nodes {
+                    try kubernetes.waitUntil(kubernetes.path(node), "o['status']['endpoints'] == []")
+                }
+                usleep(3_000_000)
+                let events = try show("get", "events", "-A")
+                #expect(events.contains { $0.contains("Normal EncryptionWithdrawn pod/\(server.name) no longer") })
+                let ours = "reportingComponent=encryption.ebpf.xdp/operator"
+                #expect(try show("get", "events", "-A", "--field-selector", ours).count == events.count)
+            }
+        }
+
+        private static let policy = """
+            apiVersion: encryption.ebpf.xdp/v1alpha1
+            kind: EncryptionPolicy
+            metadata: {name: payments}
+            spec:
+              namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}
+              mode: permissive
+
+            """
     }
 }

@@ -67,6 +67,25 @@ private let policy = ObjectReference(
         #expect(recorder.dropped == 19_000)
     }
 
+    @Test func olderServersTakeEventsWithoutANamespaceElsewhere() async {
+        let (api, clock) = (FakeAPI(), ManualClock())
+        let recorder = recorder(api, clock)
+        api.state.withLock { $0.refusesDefaultNamespace = true }
+        let task = Task { await recorder.run() }
+        recorder.record(.normal, regarding: policy, reason: "R", action: "A", note: "first")
+        recorder.record(.normal, regarding: policy, reason: "R", action: "A", note: "second")
+        await clock.advance(.seconds(1))
+        recorder.record(.normal, regarding: policy, reason: "R", action: "A", note: "second")
+        await clock.advance(.seconds(12))
+        let events = api.state.withLock { $0.events.values.sorted { ($0.note ?? "") < ($1.note ?? "") } }
+        #expect(events.map(\.metadata.namespace) == ["kube-system", "kube-system"])
+        #expect(events.last?.series?.count == 2)
+        #expect(recorder.dropped == 0)
+        task.cancel()
+        await clock.advance(.seconds(3))
+        await task.value
+    }
+
     @Test func triesAgainAndThenGivesUp() async {
         let (api, clock) = (FakeAPI(), ManualClock())
         let recorder = recorder(api, clock)

@@ -18,6 +18,8 @@ final class FakeAPI: KubernetesAPI {
         var writes = 0
         /// Thrown by every request on leases and events.
         var failure: KubernetesError?
+        /// As servers before 1.21 do, for events about objects without a namespace.
+        var refusesDefaultNamespace = false
         /// Requests on leases never return.
         var hangs = false
         /// The write arrives, but its answer does not.
@@ -103,6 +105,9 @@ final class FakeAPI: KubernetesAPI {
             var object = object
             object.metadata.resourceVersion = "\(state.version)"
             if let event = object as? Event {
+                if state.refusesDefaultNamespace, event.metadata.namespace == "default" {
+                    throw KubernetesError(.invalid, "involvedObject.namespace: does not match event.namespace")
+                }
                 guard state.events[event.metadata.name] == nil else { throw KubernetesError(.alreadyExists, "exists") }
                 state.events[event.metadata.name] = event
                 return object

@@ -38,8 +38,10 @@ final class FakeAPI: KubernetesAPI {
         var oldest = 0
         var absent: Set<String> = []
         var fault: @Sendable (Request) -> KubernetesError? = { _ in nil }
+        var slow: @Sendable (Request) async -> Void = { _ in }
         var log: [Request] = []
         var watchGeneration = 0
+        var delivered: [String: Int] = [:]
     }
     private let state = Mutex(State())
 
@@ -48,6 +50,16 @@ final class FakeAPI: KubernetesAPI {
     /// What requests fail with.
     func setFault(_ fault: @escaping @Sendable (Request) -> KubernetesError?) { state.withLock { $0.fault = fault } }
     func clearFault() { setFault { _ in nil } }
+    /// What happens between a request that was carried out and the arrival of its answer.
+    func setSlow(_ slow: @escaping @Sendable (Request) async -> Void) { state.withLock { $0.slow = slow } }
+    /// Waits until a watch has handed over all that has happened to a kind.
+    func delivery<O: KubernetesObject>(of type: O.Type) async {
+        let plural = O.resource.plural
+        let version = state.withLock { state in state.changes.last { $0.plural == plural }?.version ?? 0 }
+        while state.withLock({ $0.delivered[plural] ?? 0 }) < version {
+            do { try await Task.sleep(for: .milliseconds(1)) } catch { return }
+        }
+    }
     /// Kinds that the server does not have.
     func setAbsent(_ plurals: Set<String>) { state.withLock { $0.absent = plurals } }
     /// Forgets history: every watch gets 410.
@@ -88,17 +100,19 @@ final class FakeAPI: KubernetesAPI {
 
     func get<O: KubernetesObject>(_ type: O.Type, _ key: ObjectKey) async throws(KubernetesError) -> O {
         try begin("get", O.self, key)
-        return try state.withLock { state throws(KubernetesError) in
+        let answer: O = try state.withLock { state throws(KubernetesError) in
             guard let stored = state.objects[O.resource.plural]?[key] else { throw Self.notFound(key) }
             return try Self.decoded(stored.object)
         }
+        await end("get", O.self, key)
+        return answer
     }
 
     func list<O: KubernetesObject>(
         _ type: O.Type, namespace: String?, options: ListOptions
     ) async throws(KubernetesError) -> ObjectList<O> {
         try begin("list", O.self, nil)
-        return try state.withLock { state throws(KubernetesError) in
+        let answer: ObjectList<O> = try state.withLock { state throws(KubernetesError) in
             let all = (state.objects[O.resource.plural] ?? [:]).sorted { $0.key < $1.key }
             let start = options.continueToken.flatMap { Int($0) } ?? 0
             let page = all.dropFirst(start).prefix(options.limit ?? .max)
@@ -114,6 +128,8 @@ final class FakeAPI: KubernetesAPI {
             if start + page.count < all.count { list.continueToken = "\(start + page.count)" }
             return list
         }
+        await end("list", O.self, nil)
+        return answer
     }
 
     func watch<O: KubernetesObject>(
@@ -149,6 +165,7 @@ final class FakeAPI: KubernetesAPI {
                 }
                 version = step.version
                 for event in step.changes { try await onEvent(event) }
+                state.withLock { $0.delivered[O.resource.plural] = max($0.delivered[O.resource.plural] ?? 0, version) }
                 if step.end { return }
                 try? await Task.sleep(for: .milliseconds(3))
             }
@@ -163,12 +180,14 @@ final class FakeAPI: KubernetesAPI {
     func create<O: KubernetesObject>(_ object: O) async throws(KubernetesError) -> O {
         try begin("create", O.self, object.key)
         let json = try Self.encoded(object)
-        return try state.withLock { state throws(KubernetesError) in
+        let answer: O = try state.withLock { state throws(KubernetesError) in
             guard state.objects[O.resource.plural]?[object.key] == nil else {
                 throw KubernetesError(.alreadyExists, "there is one", status: 409)
             }
             return try Self.decoded(Self.store(&state, O.self, object.key, json, create: true))
         }
+        await end("create", O.self, object.key)
+        return answer
     }
 
     func replace<O: KubernetesObject>(_ object: O) async throws(KubernetesError) -> O {
@@ -198,12 +217,13 @@ final class FakeAPI: KubernetesAPI {
     func mergePatch<O: KubernetesObject>(
         _ type: O.Type, _ key: ObjectKey, subresource: String?, body: [UInt8]
     ) async throws(KubernetesError) -> O {
-        try begin(subresource == nil ? "patch" : "patchStatus", O.self, key)
+        let verb = subresource == nil ? "patch" : "patchStatus"
+        try begin(verb, O.self, key)
         guard let patch = try? JSONSerialization.jsonObject(with: Data(body)) as? [String: Any] else {
             throw KubernetesError(.badRequest, "no JSON")
         }
         let given = JSONObject(value: patch)
-        return try state.withLock { state throws(KubernetesError) in
+        let answer: O = try state.withLock { state throws(KubernetesError) in
             guard let stored = state.objects[O.resource.plural]?[key] else { throw Self.notFound(key) }
             var patch = given
             let metadata = patch.metadata
@@ -222,6 +242,8 @@ final class FakeAPI: KubernetesAPI {
                     &state, O.self, key, JSONObject(value: Self.merge(stored.object.value, patch.value)), create: false)
             )
         }
+        await end(verb, O.self, key)
+        return answer
     }
 
     func apply<O: KubernetesObject>(
@@ -261,6 +283,11 @@ final class FakeAPI: KubernetesAPI {
                 throw KubernetesError(.notFound, "the server has no \(O.resource.plural)", status: 404)
             }
         }
+    }
+
+    private func end<O: KubernetesObject>(_ verb: String, _ type: O.Type, _ key: ObjectKey?) async {
+        let slow = state.withLock { $0.slow }
+        await slow(Request(verb: verb, plural: O.resource.plural, key: key))
     }
 
     private static let conflict = KubernetesError(.conflict, "somebody was faster", status: 409)

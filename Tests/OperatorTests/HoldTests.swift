@@ -158,8 +158,11 @@ import Testing
         #expect(inventory.nodePlan("win") == .none)
         inventory.put(node("node-b", "192.168.0.11"))
         #expect(inventory.nodePlan("node-b") == .create)
-        let long = String(repeating: "n", count: 101)
-        inventory.put(node(long, "192.168.0.12"))
-        #expect(inventory.nodePlan(long) == .none)
+        // As long as Kubernetes allows; one that it does not would make the slice unreadable for everybody.
+        for (length, plan) in [(101, NodePlan.create), (253, .create), (254, .none)] {
+            let long = String(repeating: "n", count: length)
+            inventory.put(node(long, "192.168.0.12"))
+            #expect(inventory.nodePlan(long) == plan, "\(length)")
+        }
     }
 }

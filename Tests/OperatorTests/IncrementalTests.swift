@@ -45,7 +45,7 @@ import Testing
             // One in four goes.
             if Int.random(in: 0..<4, using: &random) == 0 {
                 world[keyPath: path][object.key] = nil
-                inventory.remove(O.kind, object.key)
+                inventory.remove(O.place.kind, object.key)
             } else {
                 world[keyPath: path][object.key] = object
                 inventory.put(object)

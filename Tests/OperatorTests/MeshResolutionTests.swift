@@ -132,6 +132,95 @@ import Testing
         #expect(inventory.protected().isEmpty)
     }
 
+    /// The example of Istio's reference: virtual addresses in front of endpoints.
+    @Test func addressesOfServiceEntries() throws {
+        var inventory = try Fixture("mesh").inventory()
+        func put(_ change: @escaping (inout ServiceEntry.Spec) -> Void) {
+            inventory.put(
+                entry("shop/external-svc-mongocluster", hosts: ["mymongodb.somedomain"]) {
+                    $0.addresses = ["10.244.0.0/16", "fd00:244::/32"]
+                    $0.location = "MESH_INTERNAL"
+                    change(&$0)
+                })
+        }
+        let all = Set(inventory.pods.keys.map(\.description))
+        // Virtual ones are nobody's, whatever pods have addresses in there.
+        put {
+            $0.resolution = "STATIC"
+            $0.endpoints = [.init(address: "10.244.2.2"), .init(address: "3.3.3.3")]
+        }
+        #expect(inventory.protected().count == 1)
+        for resolution in ["DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"] {
+            put { $0.resolution = resolution }
+            #expect(inventory.protected().isEmpty, "\(resolution)")
+        }
+        // Traffic goes where it was addressed. Pods in their node's network have none of their own.
+        for resolution in ["NONE", nil] {
+            put { $0.resolution = resolution }
+            let protected = Set(inventory.protected().keys)
+            #expect(protected.count >= 7 && protected.isSubset(of: all), "\(protected)")
+        }
+        #expect(inventory.rules.mesh.values.flatMap(\.notes).isEmpty)
+        // One address; one that is a network's only by its length; what is no address.
+        let address = try IPAddress("10.244.2.3")
+        let pod = try #require(inventory.pods.first { $0.value.facts.addresses.contains(address) })
+        for text in ["\(address)", "\(address)/32"] {
+            put { $0.addresses = [text, "10.244.0.0/33", "a.example.com", "10.244.0.0/x", ""] }
+            #expect(inventory.protected() == ["\(pod.key)": .strict], "\(text)")
+        }
+        put { $0.addresses = ["\(address)/8"] }
+        #expect(inventory.protected().count >= 7)
+        // Networks outside of the mesh, however they overlap.
+        put { $0.location = "MESH_EXTERNAL" }
+        #expect(inventory.protected().isEmpty)
+        put { $0.location = nil }
+        #expect(inventory.protected().isEmpty)
+    }
+
+    /// The example of Istio's reference: a service of virtual machines and pods, whose addresses are pods' here.
+    @Test func workloadEntries() throws {
+        var inventory = try Fixture("mesh").inventory()
+        func workload(_ name: String, _ address: String, _ labels: [String: String]) {
+            inventory.put(WorkloadEntry(metadata: meta(name), spec: .init(address: address, labels: labels)))
+        }
+        func pod(at address: String) throws -> String {
+            let address = try IPAddress(address)
+            return try #require(inventory.pods.first { $0.value.facts.addresses.contains(address) }).key.description
+        }
+        inventory.put(
+            entry("shop/details-svc", hosts: ["details.bookinfo.com"]) {
+                $0.location = "MESH_INTERNAL"
+                $0.resolution = "STATIC"
+                $0.workloadSelector = .init(labels: ["app": "details-legacy"])
+            })
+        #expect(inventory.protected().isEmpty)
+        workload("shop/vm1", "10.244.2.3", ["app": "details-legacy", "instance-id": "vm1"])
+        #expect(try inventory.protected() == [pod(at: "10.244.2.3"): .strict])
+        #expect(inventory.decision(try pod(at: "10.244.2.3"))?.asks.map(\.source) == ["ServiceEntry/shop/details-svc"])
+        // Of another namespace, with other labels, outside of the cluster, a socket, a name.
+        workload("pay/vm2", "10.244.1.3", ["app": "details-legacy"])
+        workload("shop/vm3", "10.244.1.3", ["app": "details"])
+        workload("shop/vm4", "2.2.2.2", ["app": "details-legacy"])
+        workload("shop/vm5", "unix:///run/x", ["app": "details-legacy"])
+        #expect(inventory.protected().count == 1)
+        workload("shop/vm6", "ledger.pay.svc.cluster.local", ["app": "details-legacy"])
+        #expect(Set(inventory.protected().keys) == [try pod(at: "10.244.2.3"), "pay/ledger-0"])
+        inventory.remove(.workloadEntries, key("shop/vm6"))
+        inventory.remove(.workloadEntries, key("shop/vm1"))
+        #expect(inventory.protected().isEmpty)
+        // A service of Kubernetes selects them as well, and subsets narrow them.
+        inventory.put(virtual("shop/routes", hosts: ["cart"], to: [.init(host: "cart", subset: "v2")]))
+        inventory.put(
+            DestinationRule(
+                metadata: meta("shop/cart"),
+                spec: .init(host: "cart", subsets: [.init(name: "v2", labels: ["version": "v2"])])))
+        let cart = try #require(inventory.mesh.services[key("shop/cart")]).selector
+        workload("shop/cart-vm", "10.244.1.3", cart.merging(["version": "v1"]) { $1 })
+        #expect(inventory.protected() == ["shop/cart-v2": .strict])
+        workload("shop/cart-vm", "10.244.1.3", cart.merging(["version": "v2"]) { $1 })
+        #expect(Set(inventory.protected().keys) == ["shop/cart-v2", try pod(at: "10.244.1.3")])
+    }
+
     @Test func serviceEntries() throws {
         var inventory = try Fixture("mesh").inventory()
         // Workloads of its own namespace by labels.

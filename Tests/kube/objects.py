@@ -86,7 +86,8 @@ class Objects:
                 raise invalid(resource, "", [("metadata.name", "Required value: name or generateName is required")])
             metadata["name"] = metadata["generateName"] + "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
         if metadata.get("resourceVersion"):
-            raise Refusal(400, "BadRequest", "resourceVersion should not be set on objects to be created")
+            # Without a reason: so it comes from the storage.
+            raise Refusal(500, "", "resourceVersion should not be set on objects to be created")
         return self.finish_create(resource, version, namespace, obj, request, "Update")
 
     def finish_create(self, resource, version, namespace, obj, request, operation):
@@ -153,6 +154,10 @@ class Objects:
         else:
             raise Refusal(415, "UnsupportedMediaType", f"the body of the request was in an unknown format - {content_type}")
         obj["metadata"].setdefault("resourceVersion", version_before)
+        uid = old.object()["metadata"]["uid"]
+        if obj["metadata"]["resourceVersion"] == version_before and obj["metadata"].get("uid") not in (None, uid):
+            # A patch has no preconditions: the uid is one more field that cannot be changed.
+            raise invalid(resource, name, [("metadata.uid", f'Invalid value: "{obj["metadata"]["uid"]}": field is immutable')])
         obj = self.parsed(resource, version, namespace, name, json.dumps(obj).encode())
         return self.change(resource, version, old, obj, subresource, request, "Update")
 
@@ -280,6 +285,8 @@ class Objects:
             for label, value in (metadata.get(field) or {}).items():
                 if not isinstance(value, str):
                     raise Refusal(400, "BadRequest", f"metadata.{field}.{label}: expected a string")
+            if not metadata.get(field):
+                metadata.pop(field, None)
         if name and metadata.setdefault("name", name) != name:
             raise Refusal(400, "BadRequest", f'the name of the object ({metadata["name"]}) does not match the name on the URL ({name})')
         if resource.namespaced and metadata.setdefault("namespace", namespace) != namespace:
@@ -354,6 +361,10 @@ class Objects:
             obj.update(content)
         if resource.plural == "events" and resource.group:
             self.check_event(name, obj, old, resource)
+        if resource.plural == "leases":
+            seconds = obj.get("spec", {}).get("leaseDurationSeconds")
+            if seconds is not None and seconds <= 0:
+                raise invalid(resource, name, [("spec.leaseDurationSeconds", "must be greater than 0")])
         if resource.plural == "customresourcedefinitions" and not subresource:
             self.define(obj)
 
@@ -363,7 +374,9 @@ class Objects:
         if obj.get("regarding", {}).get("namespace", "default") != obj["metadata"].get("namespace"):
             wrong.append(("regarding.namespace", "does not match event.namespace"))
         if len(obj.get("note", "").encode()) > 1024:
-            wrong.append(("note", "can have at most 1024 bytes"))
+            wrong.append(("message", "can have at most 1024 characters"))
+        if obj.get("type") not in (None, "Normal", "Warning"):
+            wrong.append(("type", "has invalid value"))
         series = obj.get("series")
         if series and (series.get("count", 0) < 2 or not series.get("lastObservedTime")):
             wrong.append(("series", "count must be at least 2, and lastObservedTime is required"))

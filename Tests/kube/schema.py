@@ -67,9 +67,25 @@ def validate(value, schema, path, old, errors):
         array(value, schema, path, old, errors)
     elif isinstance(value, dict):
         mapping(value, schema, path, old, errors)
-    for rule in schema.get("x-kubernetes-validations", []):
+    rules = schema.get("x-kubernetes-validations", [])
+    if rules and old is not None and (problem := undecodable(value, schema)):
+        errors.append((path, f'Invalid value: "{kind or "object"}": {problem} evaluating rule: {rules[0].get("message", rules[0]["rule"])}'))
+        return
+    for rule in rules:
         if re.sub(r"\s", "", rule.get("rule", "")) in ("self==oldSelf", "oldSelf==self") and old is not None and old != value:
             errors.append((path, f'Invalid value: "{kind or "object"}": ' + rule.get("message", f"failed rule: {rule['rule']}")))
+
+
+def undecodable(value, schema):
+    """Rules see strings of format byte decoded, with the alphabet that base64 has in URLs."""
+    if isinstance(value, str) and schema.get("format") == "byte" and re.search("[+/]", value):
+        return f"Invalid byte formatted string {value}: illegal base64 data"
+    children = []
+    if isinstance(value, dict):
+        children = [(item, schema.get("properties", {}).get(name, schema.get("additionalProperties"))) for name, item in value.items()]
+    elif isinstance(value, list):
+        children = [(item, schema.get("items")) for item in value]
+    return next((problem for item, child in children if isinstance(child, dict) and (problem := undecodable(item, child))), None)
 
 
 def text(value, schema, path, errors):
@@ -130,6 +146,9 @@ def mapping(value, schema, path, old, errors):
     for name in schema.get("required", []):
         if name not in value:
             errors.append((join(path, name), "Required value"))
+    choices = schema.get("oneOf", [])
+    if choices and sum(all(name in value for name in choice["required"]) for choice in choices) != 1:
+        errors.append((path, f'Invalid value: "": "{path}" must validate one and only one schema (oneOf)'))
     if len(value) > schema.get("maxProperties", 1 << 60):
         errors.append((path, f"Too many: {len(value)}: must have at most {schema['maxProperties']} items"))
     properties, extra = schema.get("properties", {}), schema.get("additionalProperties")

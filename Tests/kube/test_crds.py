@@ -215,6 +215,31 @@ def test_epochs_that_are_refused(change):
     assert problems(epoch)
 
 
+def test_a_slice_has_nodes_or_changes():
+    slices = json.loads((Path(__file__).parent / "samples/encryptedendpointslices.json").read_text())
+    whole = next(item for item in slices if item["spec"].get("nodes"))
+    changes = next(item for item in slices if "changes" in item["spec"])
+    assert problems(whole) == [] and problems(changes) == []
+    assert problems({**whole, "spec": {**whole["spec"], "changes": changes["spec"]["changes"]}})
+    assert problems({**whole, "spec": {"sequence": 1}})
+    assert problems({**changes, "spec": {"sequence": 1, "changes": [{"name": "node-a"}]}})
+
+
+def test_rules_can_read_all_that_is_in_their_reach():
+    """Servers decode strings of format byte for rules, with the alphabet that base64 has in URLs: those with + or / break every rule."""
+    def formats(node):
+        if isinstance(node, dict):
+            yield from [node["format"]] if isinstance(node.get("format"), str) else []
+            for child in node.values():
+                yield from formats(child)
+        elif isinstance(node, list):
+            for child in node:
+                yield from formats(child)
+
+    for crd in CRDS.values():
+        assert "byte" not in formats(crd)
+
+
 def test_what_must_not_change():
     rules = {rule["rule"] for rule in schema("EncryptionEpoch")["properties"]["spec"]["x-kubernetes-validations"]}
     assert "self == oldSelf" in rules

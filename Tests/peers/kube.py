@@ -33,6 +33,9 @@ class API:
 
     def ask(self, method, path, body=None, kind="application/json"):
         """The answer as an object; None for what is not there."""
+        if method == "DELETE":
+            # A pod goes at once: there is no kubelet to end it.
+            body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.server + path, method=method, data=data, headers={"Content-Type": kind})
         try:
@@ -48,16 +51,22 @@ class API:
         return answer["items"] if answer else []
 
     def folder(self, object_):
-        """The path of an object's collection, by discovery."""
-        version, kind = object_["apiVersion"], object_["kind"]
-        if (version, kind) not in self.plurals:
+        """The path of an object's collection, by discovery; an older server may have another version of the kind."""
+        wanted, kind = object_["apiVersion"], object_["kind"]
+        group = wanted.partition("/")[0]
+        versions = [wanted]
+        if (wanted, kind) not in self.plurals and "/" in wanted:
+            versions += [v["groupVersion"] for v in (self.ask("GET", f"/apis/{group}") or {"versions": []})["versions"]]
+        for version in versions:
+            if (wanted, kind) in self.plurals:
+                break
             base = f"/apis/{version}" if "/" in version else f"/api/{version}"
             for resource in (self.ask("GET", base) or {"resources": []})["resources"]:
                 if resource["kind"] == kind and "/" not in resource["name"]:
-                    self.plurals[version, kind] = (base, resource["name"], resource["namespaced"])
-        if (version, kind) not in self.plurals:
-            raise SystemExit(f"kube.py: the server has no {kind} in {version}")
-        base, plural, namespaced = self.plurals[version, kind]
+                    self.plurals[wanted, kind] = (version, base, resource["name"], resource["namespaced"])
+        if (wanted, kind) not in self.plurals:
+            raise SystemExit(f"kube.py: the server has no {kind} in {wanted}")
+        object_["apiVersion"], base, plural, namespaced = self.plurals[wanted, kind]
         namespace = object_["metadata"].get("namespace", "default")
         return f"{base}/namespaces/{namespace}/{plural}" if namespaced else f"{base}/{plural}"
 

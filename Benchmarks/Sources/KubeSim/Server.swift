@@ -166,7 +166,8 @@ final class Server: Sendable {
     private static func changed(
         _ before: Store.Object, _ body: Bytes, isPatch: Bool, isStatus: Bool, _ version: Int
     ) throws(Store.Refusal) -> Bytes {
-        let metadata = RawJSON.value(body[...], "metadata") ?? []
+        let members = RawJSON.members(body[...])
+        let metadata = members.first { RawJSON.isKey($0.key, "metadata") }?.value ?? []
         if let asked = RawJSON.text(metadata, "resourceVersion"), asked != "\(before.version)" {
             throw Store.Refusal(status: 409, reason: "Conflict", message: "the object has been modified")
         }
@@ -174,14 +175,15 @@ final class Server: Sendable {
         if let asked = RawJSON.text(metadata, "uid"), asked != RawJSON.text(present, "metadata", "uid") {
             throw Store.Refusal(status: 409, reason: "Conflict", message: "Precondition failed: UID in precondition")
         }
-        // A write of the status writes nothing else, any other write does not write it.
-        var patch: Bytes = [UInt8(ascii: "{")]
-        for member in RawJSON.members(body[...]) {
+        // A write of the status writes nothing else, any other write does not write it. The new version goes with it.
+        let numbered = Array("{\"resourceVersion\":\"\(version)\"}".utf8)
+        var patch = Array("{\"metadata\":".utf8)
+        patch.append(contentsOf: isStatus ? numbered : RawJSON.merge(metadata, numbered[...]))
+        for member in members {
             let isForStatus = RawJSON.isKey(member.key, "status")
             if RawJSON.isKey(member.key, "kind") || RawJSON.isKey(member.key, "apiVersion") { continue }
-            if isStatus ? !isForStatus : isForStatus { continue }
-            if patch.count > 1 { patch.append(UInt8(ascii: ",")) }
-            patch.append(UInt8(ascii: "\""))
+            if RawJSON.isKey(member.key, "metadata") || (isStatus ? !isForStatus : isForStatus) { continue }
+            patch.append(contentsOf: ",\"".utf8)
             patch.append(contentsOf: member.key)
             patch.append(contentsOf: "\":".utf8)
             patch.append(contentsOf: member.value)
@@ -193,8 +195,7 @@ final class Server: Sendable {
             let empty = isStatus ? "{\"status\":null}" : "{\"spec\":null,\"data\":null}"
             target = RawJSON.merge(target, Array(empty.utf8)[...])[...]
         }
-        let merged = RawJSON.merge(target, patch[...])
-        return Store.versioned(Array(merged.dropFirst()), version)
+        return Array(RawJSON.merge(target, patch[...]).dropFirst())
     }
 
     private static let serial = Atomic<Int>(1)

@@ -32,28 +32,34 @@ final class Store: Sendable {
         var message: String
     }
 
-    /// Touched under the lock only.
-    private final class Table: @unchecked Sendable {
+    /// A kind's objects. Each has a lock of its own: what is ordered is the changes of one kind.
+    private final class Table: Sendable {
+        struct State: Sendable {
+            var objects: [String: Object] = [:]
+            var history: [(version: Int, name: String, chunk: Bytes)] = []
+            var oldest: Int
+            var watchers: [Watcher] = []
+        }
         let kind: Kind
         let head: Bytes
-        var objects: [String: Object] = [:]
-        var history: [(version: Int, name: String, chunk: Bytes)] = []
-        var oldest: Int
-        var watchers: [Watcher] = []
+        let state: Mutex<State>
 
         init(_ kind: Kind, oldest: Int) {
             self.kind = kind
             head = kind.head
-            self.oldest = oldest
+            state = Mutex(State(oldest: oldest))
         }
     }
-    private struct State: Sendable {
-        var version = 1000
-        var tables: [String: Table] = [:]
-        var pages: [Int: (version: Int, objects: ArraySlice<Bytes>)] = [:]
-        var nextPage = 1
+    /// What is left of lists that are read in pages.
+    private struct Pages: Sendable {
+        var rest: [Int: (version: Int, objects: ArraySlice<Bytes>)] = [:]
+        var next = 1
     }
-    private let state = Mutex(State())
+    private static let first = 1000
+    /// Counted up under the lock of the table that is changed: who looks into a table, and then here, has seen all of it up to here.
+    private let counter = Atomic<Int>(first)
+    private let tables: [String: Table]
+    private let pages = Mutex(Pages())
     /// Changes of each kind that watches can resume over.
     private static let window = 20_000
 
@@ -97,61 +103,50 @@ final class Store: Sendable {
     }
 
     init(_ kinds: [Kind]) {
-        state.withLock { state in
-            for kind in kinds {
-                state.tables["\(kind.group)/\(kind.plural)"] = Table(kind, oldest: state.version)
-            }
-        }
+        tables = kinds.reduce(into: [:]) { $0[Self.id($1)] = Table($1, oldest: Self.first) }
     }
 
-    func kind(_ group: String, _ plural: String) -> Kind? { state.withLock { $0.tables["\(group)/\(plural)"]?.kind } }
-    func kinds(_ group: String) -> [Kind] {
-        state.withLock { $0.tables.values.map(\.kind).filter { $0.group == group } }
-    }
-    var version: Int { state.withLock { $0.version } }
-    func count(_ kind: Kind) -> Int { state.withLock { $0.tables[Self.id(kind)]?.objects.count ?? 0 } }
+    func kind(_ group: String, _ plural: String) -> Kind? { tables["\(group)/\(plural)"]?.kind }
+    func kinds(_ group: String) -> [Kind] { tables.values.map(\.kind).filter { $0.group == group } }
+    var version: Int { counter.load(ordering: .sequentiallyConsistent) }
+    func count(_ kind: Kind) -> Int { tables[Self.id(kind)]?.state.withLock { $0.objects.count } ?? 0 }
 
     private static func id(_ kind: Kind) -> String { "\(kind.group)/\(kind.plural)" }
 
     static func chunk(_ change: StaticString, _ head: Bytes, _ inner: Bytes) -> Bytes {
-        var line = Array("{\"type\":\"".utf8)
-        change.withUTF8Buffer { line.append(contentsOf: $0) }
-        line.append(contentsOf: "\",\"object\":".utf8)
-        line.append(contentsOf: head)
-        line.append(contentsOf: inner)
-        line.append(contentsOf: "}\n".utf8)
-        return Array((String(line.count, radix: 16) + "\r\n").utf8) + line + Array("\r\n".utf8)
+        let opening = "{\"type\":\"\(change)\",\"object\":"
+        let length = opening.utf8.count + head.count + inner.count + 2
+        var chunk: Bytes = []
+        chunk.reserveCapacity(length + 16)
+        chunk.append(contentsOf: "\(String(length, radix: 16))\r\n".utf8)
+        chunk.append(contentsOf: opening.utf8)
+        chunk.append(contentsOf: head)
+        chunk.append(contentsOf: inner)
+        chunk.append(contentsOf: "}\n\r\n".utf8)
+        return chunk
     }
 
     // MARK: Reading
 
-    func get(_ kind: Kind, _ name: String) -> Object? { state.withLock { $0.tables[Self.id(kind)]?.objects[name] } }
+    func get(_ kind: Kind, _ name: String) -> Object? { tables[Self.id(kind)]?.state.withLock { $0.objects[name] } }
 
     func names(_ kind: Kind) -> [String] {
-        state.withLock { $0.tables[Self.id(kind)].map { Array($0.objects.keys) } ?? [] }
+        tables[Self.id(kind)]?.state.withLock { Array($0.objects.keys) } ?? []
     }
 
     /// The body of a page of a list.
     func page(_ kind: Kind, name: String?, prefix: String?, limit: Int, token: String?) throws(Refusal) -> Bytes {
-        let page = state.withLock { state -> (version: Int, items: ArraySlice<Bytes>, next: Int?)? in
-            var all: (version: Int, objects: ArraySlice<Bytes>)
-            if let token {
-                guard let found = Int(token).flatMap({ state.pages.removeValue(forKey: $0) }) else { return nil }
-                all = found
-            } else {
-                guard let table = state.tables[Self.id(kind)] else { return nil }
-                let found = table.objects.filter { key, _ in
-                    (name.map { key == $0 || key.hasSuffix("/\($0)") } ?? true)
-                        && (prefix.map { key.hasPrefix($0) } ?? true)
-                }
-                all = (state.version, found.values.map(\.inner)[...])
+        let listed = token == nil ? list(kind, name: name, prefix: prefix) : nil
+        let page = pages.withLock { pages -> (version: Int, items: ArraySlice<Bytes>, next: Int?)? in
+            guard let all = listed ?? token.flatMap({ Int($0) }).flatMap({ pages.rest.removeValue(forKey: $0) }) else {
+                return nil
             }
             let items = limit > 0 ? all.objects.prefix(limit) : all.objects
             let rest = all.objects.dropFirst(items.count)
             guard !rest.isEmpty else { return (all.version, items, nil) }
-            let number = state.nextPage
-            state.nextPage += 1
-            state.pages[number] = (all.version, rest)
+            let number = pages.next
+            pages.next += 1
+            pages.rest[number] = (all.version, rest)
             return (all.version, items, number)
         }
         guard let page else { throw Refusal(status: 410, reason: "Expired", message: "the continue token is too old") }
@@ -168,11 +163,21 @@ final class Store: Sendable {
         return body
     }
 
+    private func list(_ kind: Kind, name: String?, prefix: String?) -> (version: Int, objects: ArraySlice<Bytes>)? {
+        tables[Self.id(kind)]?.state.withLock { state in
+            let found = state.objects.filter { key, _ in
+                (name.map { key == $0 || key.hasSuffix("/\($0)") } ?? true)
+                    && (prefix.map { key.hasPrefix($0) } ?? true)
+            }
+            return (version, found.values.map(\.inner)[...])
+        }
+    }
+
     /// Begins a watch; nil when the version is too old.
     func watch(_ kind: Kind, name: String?, from version: Int) -> Watcher? {
         let watcher = Watcher(name: name)
-        return state.withLock { state in
-            guard let table = state.tables[Self.id(kind)], version >= table.oldest else { return nil }
+        return tables[Self.id(kind)]?.state.withLock { table in
+            guard version >= table.oldest else { return nil }
             for event in table.history where event.version > version && (name == nil || event.name == name) {
                 watcher.give(event.chunk)
             }
@@ -182,16 +187,17 @@ final class Store: Sendable {
     }
 
     func end(_ watcher: Watcher, _ kind: Kind) {
-        state.withLock { $0.tables[Self.id(kind)]?.watchers.removeAll { $0 === watcher } }
+        tables[Self.id(kind)]?.state.withLock { $0.watchers.removeAll { $0 === watcher } }
     }
 
     /// Sends everybody a bookmark.
     func bookmark() {
-        state.withLock { state in
-            for table in state.tables.values where !table.watchers.isEmpty {
-                let inner = Array("\"metadata\":{\"resourceVersion\":\"\(state.version)\"}}".utf8)
+        for table in tables.values {
+            table.state.withLock { state in
+                guard !state.watchers.isEmpty else { return }
+                let inner = Array("\"metadata\":{\"resourceVersion\":\"\(version)\"}}".utf8)
                 let chunk = Self.chunk("BOOKMARK", table.head, inner)
-                for watcher in table.watchers { watcher.give(chunk) }
+                for watcher in state.watchers { watcher.give(chunk) }
             }
         }
     }
@@ -203,15 +209,16 @@ final class Store: Sendable {
     func change(
         _ kind: Kind, _ name: String, _ body: (Object?, Int) throws(Refusal) -> Bytes?
     ) throws(Refusal) -> Object? {
-        let outcome = state.withLock { state -> Result<Object?, Refusal> in
-            guard let table = state.tables[Self.id(kind)] else { return .success(nil) }
-            let before = table.objects[name]
+        guard let table = tables[Self.id(kind)] else { return nil }
+        let outcome = table.state.withLock { state -> Result<Object?, Refusal> in
+            let before = state.objects[name]
+            // A number that is not used is no loss.
+            let version = counter.add(1, ordering: .sequentiallyConsistent).newValue
             do throws(Refusal) {
-                guard let inner = try body(before, state.version + 1) else { return .success(before) }
-                state.version += 1
-                let object = Object(version: state.version, inner: inner)
-                table.objects[name] = object
-                Self.publish(before == nil ? "ADDED" : "MODIFIED", name, object, table)
+                guard let inner = try body(before, version) else { return .success(before) }
+                let object = Object(version: version, inner: inner)
+                state.objects[name] = object
+                Self.publish(before == nil ? "ADDED" : "MODIFIED", name, object, table.head, &state)
                 return .success(object)
             } catch {
                 return .failure(error)
@@ -223,19 +230,20 @@ final class Store: Sendable {
     /// Takes an object away. Returns false when there is none.
     @discardableResult
     func remove(_ kind: Kind, _ name: String) -> Bool {
-        state.withLock { state in
-            guard let table = state.tables[Self.id(kind)], let before = table.objects.removeValue(forKey: name) else {
-                return false
-            }
-            state.version += 1
-            let inner = Self.versioned(before.inner, state.version)
-            Self.publish("DELETED", name, Object(version: state.version, inner: inner), table)
+        guard let table = tables[Self.id(kind)] else { return false }
+        return table.state.withLock { state in
+            guard let before = state.objects.removeValue(forKey: name) else { return false }
+            let version = counter.add(1, ordering: .sequentiallyConsistent).newValue
+            let inner = Self.versioned(before.inner, version)
+            Self.publish("DELETED", name, Object(version: version, inner: inner), table.head, &state)
             return true
         }
     }
 
-    private static func publish(_ change: StaticString, _ name: String, _ object: Object, _ table: Table) {
-        let chunk = chunk(change, table.head, object.inner)
+    private static func publish(
+        _ change: StaticString, _ name: String, _ object: Object, _ head: Bytes, _ table: inout Table.State
+    ) {
+        let chunk = chunk(change, head, object.inner)
         table.history.append((object.version, name, chunk))
         if table.history.count >= window * 2 {
             table.oldest = table.history[window].version

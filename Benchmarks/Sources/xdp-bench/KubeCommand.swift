@@ -106,6 +106,9 @@ struct KubeCommand: ParsableCommand {
         guard let json else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        // Propagation of what has not arrived takes for ever.
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(
+            positiveInfinity: "Infinity", negativeInfinity: "-Infinity", nan: "NaN")
         try Data(try encoder.encode(report)).write(to: URL(filePath: json))
         say("wrote \(json)")
     }

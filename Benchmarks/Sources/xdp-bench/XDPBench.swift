@@ -6,6 +6,7 @@ struct XDPBench: ParsableCommand {
         commandName: "xdp-bench",
         abstract: "How fast it is, beside others and beside the floor.",
         subcommands: [
-            CompareCommand.self, PacketCommand.self, ScaleCommand.self, KubeCommand.self, PaceCommand.self,
+            CompareCommand.self, PacketCommand.self, ScaleCommand.self, ProfileCommand.self, KubeCommand.self,
+            PaceCommand.self,
         ])
 }

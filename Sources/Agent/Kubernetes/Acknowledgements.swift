@@ -13,6 +13,8 @@ struct Acknowledgements: Sendable {
         var peer: Incarnation
         var own: Incarnation
         var revision: UInt32
+        /// What was made of it last: as long as it is the same, it is the same memory, for thousands of nodes.
+        var applied: [String: EncryptionNode.Acknowledgement] = [:]
     }
     private var known: [String: Known] = [:]
 
@@ -30,27 +32,35 @@ struct Acknowledgements: Sendable {
         }
     }
 
-    /// What a peer has in force of ours, both as they stand in the slices; nil when it has nothing of this incarnation, or cannot
-    /// vouch for it.
-    mutating func acknowledgement(of own: NodeEntry, by peer: NodeEntry) -> EncryptionNode.Acknowledgement? {
+    /// What a peer has in force of ours, by our name, both as they stand in the slices; empty when it has nothing of this incarnation, or
+    /// cannot vouch for it.
+    mutating func acknowledgement(
+        of own: NodeEntry, by peer: NodeEntry
+    ) -> [String: EncryptionNode.Acknowledgement] {
         let report = peer.report
         guard report.appliedThrough >= own.incarnationAt, report.appliedThrough > 0,
             !report.notApplied.contains(own.name)
-        else { return nil }
+        else { return [:] }
         var revision = own.history.last { $0.at <= report.appliedThrough }?.revision ?? 0
+        var applied: [String: EncryptionNode.Acknowledgement] = [:]
         if let before = known[peer.name], before.peer == report.incarnation, before.own == own.report.incarnation {
             revision = max(revision, before.revision)
+            applied = before.applied
         }
-        known[peer.name] = Known(peer: report.incarnation, own: own.report.incarnation, revision: revision)
-        return .init(incarnation: own.report.incarnation, revision: revision, epochs: report.epochs)
+        let acknowledgement = EncryptionNode.Acknowledgement(
+            incarnation: own.report.incarnation, revision: revision, epochs: report.epochs)
+        guard applied[own.name] != acknowledgement else { return applied }
+        applied = [own.name: acknowledgement]
+        known[peer.name] = Known(
+            peer: report.incarnation, own: own.report.incarnation, revision: revision, applied: applied)
+        return applied
     }
 
     /// Forgets everything: the server has gone back to an older state.
     mutating func forget() { known = [:] }
 
     /// Forgets nodes that are gone.
-    mutating func keep(only names: some Sequence<String>) {
-        let names = Set(names)
-        known = known.filter { names.contains($0.key) }
+    mutating func keep(only peers: [String: SliceView.Peer]) {
+        if known.keys.contains(where: { peers[$0] == nil }) { known = known.filter { peers[$0.key] != nil } }
     }
 }

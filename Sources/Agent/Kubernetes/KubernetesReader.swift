@@ -4,13 +4,14 @@ internal import Keys
 /// Everything that was read of the API: the last good version of each object.
 struct KubernetesObjects: Sendable {
     var cluster: Cluster?
-    var slices: [String: EncryptedEndpointSlice.Spec] = [:]
+    /// What slices and changes come to.
+    var view = SliceView()
     var epochs: [Epoch: EncryptionEpoch] = [:]
     /// Every kind has been listed once.
     var isSynced = false
     /// Kinds with an object of which no version could be read, or whose object should be there and is not.
     var incomplete: Set<ObjectKind> = []
-    /// A slice whose newest version cannot be read: nothing new can be acknowledged.
+    /// A slice or an object of changes whose newest version cannot be read: nothing new can be acknowledged.
     var hasUnreadableSlice = false
     var problems: Set<Problem> = []
 }
@@ -25,7 +26,7 @@ struct KubernetesReader: Sendable {
     /// All slices as of here were in force in the kernel, also before a restart.
     private var applied: Int64
     /// The slices that are in force, or are being brought in force.
-    private var admitted: (slices: [String: EncryptedEndpointSlice.Spec], sequence: Int64)?
+    private var admitted: (view: SliceView, sequence: Int64)?
     private var behindSince: Duration?
 
     /// - Parameters:
@@ -49,7 +50,7 @@ struct KubernetesReader: Sendable {
     ) -> Reading? {
         guard objects.isSynced else { return nil }
         var problems = objects.problems
-        guard let (slices, sequence) = admit(objects, &problems, clock) else { return nil }
+        guard let (view, sequence) = admit(objects, &problems, clock) else { return nil }
 
         var snapshot = Snapshot(epochs: objects.epochs, problems: problems, incomplete: objects.incomplete)
         // Without knowing every node, nothing may begin that waits for all of them.
@@ -57,33 +58,29 @@ struct KubernetesReader: Sendable {
         if snapshot.cluster == nil { snapshot.incomplete.insert(.cluster) }
         snapshot.endpoints = endpoints
 
-        var entries: [String: NodeEntry] = [:]
-        // While an entry moves from slice to slice it stands in two of them.
-        for slice in slices.values.sorted(by: { $0.sequence < $1.sequence }) {
-            for entry in slice.nodes { entries[entry.name] = entry }
-        }
-        let own = entries[name]
-        acknowledgements.keep(only: entries.keys)
-        for (peer, entry) in entries where peer != name {
-            var node = entry.report.node
-            if let own { node.applied[name] = acknowledgements.acknowledgement(of: own, by: entry) }
+        let own = view.peers[name]?.entry
+        acknowledgements.keep(only: view.peers)
+        snapshot.nodes.reserveCapacity(view.peers.count)
+        for (peer, state) in view.peers where peer != name {
+            var node = state.entry.report.node
+            if let own { node.applied = acknowledgements.acknowledgement(of: own, by: state.entry) }
             snapshot.nodes[peer] = node
         }
         snapshot.nodes[name] = published
-        return Reading(
-            snapshot, sequence: sequence, due: EncryptedEndpointSlice.acknowledgementDue(entries.values))
+        return Reading(snapshot, sequence: sequence, due: view.due)
     }
 
     /// Slices never go back behind what was applied: a server that has lost its newest writes for a moment would take endpoints away
     /// that other nodes rely on. Only when that stays so, it is what there is.
     private mutating func admit(
         _ objects: KubernetesObjects, _ problems: inout Set<Problem>, _ clock: Duration
-    ) -> (slices: [String: EncryptedEndpointSlice.Spec], sequence: Int64)? {
-        let highest = objects.slices.values.map(\.sequence).max() ?? 0
+    ) -> (view: SliceView, sequence: Int64)? {
+        let highest = objects.view.sequence
         let before = admitted?.sequence ?? 0
-        if objects.hasUnreadableSlice {
+        // What cannot be read, and changes that build upon something that was missed: their nodes stay as they were.
+        if objects.hasUnreadableSlice || !objects.view.behind.isEmpty {
             guard highest >= before || admitted == nil else { return admitted }
-            admitted = (objects.slices, before)
+            admitted = (objects.view, before)
             return admitted
         }
         if highest < max(applied, before) {
@@ -103,7 +100,7 @@ struct KubernetesReader: Sendable {
         }
         behindSince = nil
         applied = max(applied, highest)
-        admitted = (objects.slices, highest)
+        admitted = (objects.view, highest)
         return admitted
     }
 }

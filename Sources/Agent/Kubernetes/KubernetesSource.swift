@@ -12,7 +12,6 @@ internal import Synchronization
 /// What cannot be read, or is not there any more although it should be, leaves in force what was read before.
 public final class KubernetesSource: ClusterSource {
     private typealias NodeTable = ObjectTable<EncryptionNodeObject, StatusPublisher.Seen>
-    private typealias SliceTable = ObjectTable<EncryptedEndpointSlice, EncryptedEndpointSlice.Spec>
     private typealias EpochTable = ObjectTable<EncryptionEpochObject, EncryptionEpoch>
     private typealias ClusterTable = ObjectTable<ClusterConfigMap, Cluster>
 
@@ -88,7 +87,7 @@ public final class KubernetesSource: ClusterSource {
             )
         }
         self.nodes = nodes
-        slices = SliceTable(signal: signal) { object, _ in (object.spec, object.unreadable) }
+        slices = SliceTable(own: name, signal: signal)
         epochs = EpochTable(signal: signal) { object, _ in (object.spec, object.unreadable) }
         clusters = ClusterTable(signal: signal) { object, _ in
             do throws(ObjectCoding.Problem) {
@@ -135,7 +134,7 @@ public final class KubernetesSource: ClusterSource {
             group.addTask { [nodes] in
                 await nodes.run(Reflector(api: api, fieldSelector: own, logger: logger))
             }
-            group.addTask { [slices] in await slices.run(Reflector(api: api, pageSize: 50, logger: logger)) }
+            group.addTask { [slices] in await slices.run(Reflector(api: api, pageSize: 8, logger: logger)) }
             group.addTask { [epochs] in await epochs.run(Reflector(api: api, logger: logger)) }
             group.addTask { [clusters, namespace] in
                 await clusters.run(
@@ -253,7 +252,7 @@ public final class KubernetesSource: ClusterSource {
         let node = nodes.values[name]
         var objects = KubernetesObjects()
         objects.cluster = clusters.values[ClusterConfigMap.name]
-        objects.slices = slices.values
+        objects.view = slices.view
         objects.epochs = epochs.values.values.reduce(into: [:]) { $0[$1.number] = $1 }
         objects.isSynced = nodes.isSynced && slices.isSynced && epochs.isSynced && clusters.isSynced
         objects.hasUnreadableSlice = !slices.problems.isEmpty
@@ -267,6 +266,13 @@ public final class KubernetesSource: ClusterSource {
         }
         add("encryptionnode", nodes.problems)
         add("encryptedendpointslice", slices.problems)
+        if !slices.view.behind.isEmpty {
+            objects.problems.insert(
+                Problem(
+                    .warning, "encryptedendpointslices",
+                    "changes of \(slices.view.behind.count) nodes were missed; their last good state stays in force until the operator writes their slices anew"
+                ))
+        }
         add("encryptionepoch", epochs.problems)
         add("configmap", clusters.problems)
         if objects.isSynced, node?.spec == nil {
@@ -342,7 +348,12 @@ public final class KubernetesSource: ClusterSource {
     /// Keeps what the CNI plugin waits for, and what people are told.
     public func reconciled(_ report: Reconciler.Report, _ reading: Reading, published: EncryptionNode?) {
         state.withLock { state in
-            if let kernel = report.state { state.kernel = kernel }
+            if var kernel = report.state {
+                // Of other nodes' addresses and keys nothing is asked here, and there may be a hundred thousand.
+                kernel.endpoints = kernel.endpoints.filter { $0.value.isLocal }
+                (kernel.associations, kernel.peers) = ([:], [:])
+                state.kernel = kernel
+            }
             state.obstacles = report.problems.reduce(into: [:]) { obstacles, problem in
                 if problem.severity == .error { obstacles[problem.object] = problem.message }
             }
@@ -359,13 +370,15 @@ public final class KubernetesSource: ClusterSource {
         publisher.describe(engine: engine, problems: Array(report.problems))
     }
 
+    /// A pod's namespace/name for its UID, as far as it is known.
+    public func label(_ endpoint: String) -> String? { state.withLock { $0.pods?.pods[endpoint]?.label } }
+
     /// A pod by its name, as far as it is known.
     public func describe(_ problem: Problem) -> Problem {
         var problem = problem
         if problem.object.hasPrefix("endpoints/"), problem.object.hasSuffix(".json") {
             let uid = String(problem.object.dropFirst("endpoints/".count).dropLast(".json".count))
-            let label = state.withLock { $0.pods?.pods[uid]?.label }
-            problem.object = "pod \(label ?? uid)"
+            problem.object = "pod \(label(uid) ?? uid)"
         } else if problem.object.hasPrefix("nodes/"), problem.object.hasSuffix(".json") {
             problem.object = "node \(problem.object.dropFirst("nodes/".count).dropLast(".json".count))"
         } else if problem.object.hasPrefix("epochs/") {

@@ -3,8 +3,8 @@ internal import Synchronization
 
 /// The last good version of each object of a kind, kept by a `Reflector`.
 ///
-/// Other than in a `Store`, a list takes effect as a whole, when it is complete: what is read from here is always the state of one
-/// moment on the server, which acknowledgements depend on.
+/// A list takes effect as a whole, when it is complete: what is read from here is always the state of one moment on the server, which
+/// acknowledgements depend on.
 final class ObjectTable<O: KubernetesObject, Value: Sendable>: Sendable {
     /// What an object comes to: a value, or why there is none.
     typealias Reading = (value: Value?, problem: String?)

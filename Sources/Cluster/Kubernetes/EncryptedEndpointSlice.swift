@@ -3,14 +3,26 @@ public import Kubernetes
 /// A part of what all nodes need to know of each other: `encryptedendpointslices`. The operator writes them, so that no node has to
 /// watch pods or other nodes' objects.
 ///
-/// All writes of slices are numbered by one counter, strictly rising in the order in which the API server takes them. A node that
-/// has all slices as of a sequence in force says so in `appliedThrough`, and need not say it again for writes that brought nothing
-/// that anybody waits for: see `acknowledgementDue(_:)`.
+/// An object is either a slice, which has everything of its nodes, or an object of changes, which has what is new of nodes that stand in
+/// slices: see `NodeChange`. In a large cluster slices are large and change all the time; changes are small. Now and then a slice is
+/// written anew, and an object of changes goes when all of its nodes' slices are newer. `SliceView` puts both together.
+///
+/// All writes are numbered by one counter, strictly rising in the order in which the API server takes them. A node that has everything
+/// as of a sequence in force says so in `appliedThrough`, and need not say it again for writes that brought nothing that anybody waits
+/// for: see `acknowledgementDue(_:)`.
 public struct EncryptedEndpointSlice: KubernetesObject, Hashable {
     /// `encryptedendpointslices.encryption.ebpf.xdp`
     public static let resource = EncryptionAPI.kind("EncryptedEndpointSlice", "encryptedendpointslices")
     /// Addresses that a slice holds at most, unless one node alone has more.
     public static let capacity = 1000
+    /// What the names of objects of changes begin with. Those of slices do not.
+    public static let changesPrefix = "changes-"
+
+    /// The name of an object of changes.
+    public static func changesName(_ sequence: Int64) -> String { changesPrefix + String(sequence) }
+
+    /// Whether an object of this name is one of changes.
+    public static func isOfChanges(_ name: String) -> Bool { name.hasPrefix(changesPrefix) }
 
     /// Name.
     public var metadata: ObjectMeta
@@ -31,32 +43,58 @@ public struct EncryptedEndpointSlice: KubernetesObject, Hashable {
         public var sequence: Int64
         /// Ascending by name. A node stands in exactly one slice.
         public var nodes: [NodeEntry]
+        /// Nil: a slice. Otherwise an object of changes, without nodes; ascending by name.
+        public var changes: [NodeChange]?
 
-        /// Makes a spec.
+        /// Makes a slice's spec.
         public init(sequence: Int64, nodes: [NodeEntry]) {
             self.sequence = sequence
             self.nodes = nodes
         }
 
+        /// Makes a spec of changes.
+        public init(sequence: Int64, changes: [NodeChange]) {
+            self.sequence = sequence
+            nodes = []
+            self.changes = changes
+        }
+
         private enum CodingKeys: String, CodingKey {
-            case sequence, nodeCount, addressCount, nodes
+            case sequence, nodeCount, addressCount, nodes, changes
         }
 
         /// Reads a spec.
         public init(from decoder: any Decoder) throws {
             let container = try decoder.container(keyedBy: CodingKeys.self)
             sequence = try container.decode(Int64.self, forKey: .sequence)
-            nodes = try container.decode([NodeEntry].self, forKey: .nodes)
+            changes = try container.decodeIfPresent([NodeChange].self, forKey: .changes)
+            // Who does not know of changes finds no nodes in them, and keeps what it has: it must not take them for an empty slice.
+            nodes = changes == nil ? try container.decode([NodeEntry].self, forKey: .nodes) : []
+        }
+
+        /// How many nodes it is about.
+        public var nodeCount: Int { changes?.count ?? nodes.count }
+
+        /// How many addresses it names.
+        public var addressCount: Int {
+            func count(_ list: [EncryptionNode.PublishedEndpoint]) -> Int {
+                list.reduce(0) { $0 + $1.addressCount }
+            }
+            return changes?.reduce(0) { $0 + count($1.endpoints) }
+                ?? nodes.reduce(0) { $0 + count($1.report.endpoints) }
         }
 
         /// Writes a spec, with counts for the columns that people see: those cannot count.
         public func encode(to encoder: any Encoder) throws {
             var container = encoder.container(keyedBy: CodingKeys.self)
             try container.encode(sequence, forKey: .sequence)
-            try container.encode(nodes.count, forKey: .nodeCount)
-            let addresses = nodes.reduce(0) { $1.report.endpoints.reduce($0) { $0 + $1.addresses.count } }
-            try container.encode(addresses, forKey: .addressCount)
-            try container.encode(nodes, forKey: .nodes)
+            try container.encode(nodeCount, forKey: .nodeCount)
+            try container.encode(addressCount, forKey: .addressCount)
+            if let changes {
+                try container.encode(changes, forKey: .changes)
+            } else {
+                try container.encode(nodes, forKey: .nodes)
+            }
         }
     }
 
@@ -152,7 +190,7 @@ extension EncryptedEndpointSlice.Spec: Checked {
         var names: Set<String> = []
         for (index, node) in nodes.enumerated() {
             let key = "nodes[\(index)]"
-            try checkName(node.name, "\(key).name")
+            try checkNodeName(node.name, "\(key).name")
             guard names.insert(node.name).inserted else {
                 throw InvalidValue("\(key).name", "\"\(node.name)\" stands in the slice twice")
             }
@@ -160,6 +198,25 @@ extension EncryptedEndpointSlice.Spec: Checked {
                 try node.report.check()
             } catch {
                 throw InvalidValue("\(key).\(error.key)", error.problem)
+            }
+        }
+        try checkChanges()
+    }
+
+    private func checkChanges() throws(InvalidValue) {
+        var names: Set<String> = []
+        for (index, change) in (changes ?? []).enumerated() {
+            let key = "changes[\(index)]"
+            do throws(InvalidValue) {
+                try change.check()
+            } catch {
+                throw InvalidValue("\(key).\(error.key)", error.problem)
+            }
+            guard change.after < sequence else {
+                throw InvalidValue("\(key).after", "\(change.after) is not before the write itself, \(sequence)")
+            }
+            guard names.insert(change.name).inserted else {
+                throw InvalidValue("\(key).name", "\"\(change.name)\" stands there twice")
             }
         }
     }

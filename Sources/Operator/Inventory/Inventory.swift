@@ -38,6 +38,9 @@ public struct Inventory: Sendable {
     private var servicesByAddress: [IPAddress: [ServiceName]] = [:]
     private var reserved: [IPAddress: Int] = [:]
 
+    /// How many objects of each kind have gone.
+    private var removals: [WatchedKind: Int] = [:]
+
     private var rulesChanged = true
     private var changedPods: Set<ObjectKey> = []
     private var changes = Changes()
@@ -54,6 +57,8 @@ public struct Inventory: Sendable {
         public var rules = false
         /// Epochs have changed.
         public var epochs = false
+        /// A node has got ready, or has a problem, or another one.
+        public var conditions = false
     }
 
     /// Nothing is known.
@@ -103,14 +108,20 @@ public struct Inventory: Sendable {
         guard decision != entry.decision else { return }
         pods[key]?.decision = decision
         changes.pods.insert(key)
-        if !entry.facts.node.isEmpty { changes.nodes.insert(entry.facts.node) }
+        if !entry.facts.node.isEmpty, mayBeEndpoint(key, entry.facts) { changes.nodes.insert(entry.facts.node) }
+    }
+
+    /// Whether a pod has, or can have, addresses to be protected.
+    private func mayBeEndpoint(_ key: ObjectKey, _ pod: PodFacts) -> Bool {
+        pod.isLive && (!pod.addresses.isEmpty || ciliumEndpoints[key] != nil)
     }
 
     /// Who asks for a pod's protection, its own annotation apart.
     private mutating func asks(_ key: ObjectKey, _ pod: PodFacts) -> [Ask] {
         let rules = rules
         let selection = shapes.selection(pod.shape) { rules.evaluate($0) }
-        guard !rules.services.isEmpty || !rules.addresses.isEmpty else { return selection.asks }
+        let hasAddresses = !rules.addresses.isEmpty || !rules.prefixes.isEmpty
+        guard !rules.services.isEmpty || hasAddresses else { return selection.asks }
         var more: [Ask] = []
         func add(_ services: [ServiceName]) {
             for service in services where !selection.services.contains(service) {
@@ -118,10 +129,11 @@ public struct Inventory: Sendable {
             }
         }
         add(servicesByPod[key] ?? [])
-        if pod.isLive, !servicesByAddress.isEmpty || !rules.addresses.isEmpty {
+        if pod.isLive, !servicesByAddress.isEmpty || hasAddresses {
             for address in pod.addresses {
                 add(servicesByAddress[address] ?? [])
                 more += rules.addresses[address] ?? []
+                for (prefix, asks) in rules.prefixes where prefix.contains(address) { more += asks }
             }
         }
         return more.isEmpty ? selection.asks : Set(selection.asks + more).sorted()
@@ -148,6 +160,8 @@ public struct Inventory: Sendable {
     public func addressProblems(_ key: ObjectKey, _ pod: PodFacts) -> [String] {
         claimed(key, pod).compactMap { address in
             if reserved[address] != nil { return "\(address) is an address of a node; it is left out" }
+            // Nearly every address has one holder.
+            guard let holders = podsByAddress[address], holders.count > 1 || !holders.contains(key) else { return nil }
             let others = (podsByAddress[address] ?? []).subtracting([key]).filter {
                 pods[$0]?.facts.isLive == true && pods[$0]?.facts.isDeleting == false
             }
@@ -189,6 +203,15 @@ public struct Inventory: Sendable {
                 pods[key]?.resourceVersion = pod.metadata.resourceVersion
                 return shapes.release(shape)
             }
+            if before.facts.isWhere(facts) {
+                // Labels or annotations: whether that matters to its node is seen when it is decided about.
+                shapes.release(before.facts.shape)
+                pods[key] = PodEntry(
+                    facts: facts, decision: before.decision, resourceVersion: pod.metadata.resourceVersion)
+                changedPods.insert(key)
+                changes.pods.insert(key)
+                return
+            }
             unindex(before.facts, key)
         }
         let isSame = before?.facts.uid == facts.uid
@@ -197,7 +220,7 @@ public struct Inventory: Sendable {
             resourceVersion: pod.metadata.resourceVersion)
         if !facts.node.isEmpty {
             podsByNode[facts.node, default: []].insert(key)
-            changes.nodes.insert(facts.node)
+            if mayBeEndpoint(key, facts) { changes.nodes.insert(facts.node) }
         }
         if facts.isLive { for address in facts.addresses { hold(address, key) } }
         changedPods.insert(key)
@@ -215,7 +238,7 @@ public struct Inventory: Sendable {
         if !facts.node.isEmpty {
             podsByNode[facts.node]?.remove(key)
             if podsByNode[facts.node]?.isEmpty == true { podsByNode[facts.node] = nil }
-            changes.nodes.insert(facts.node)
+            if mayBeEndpoint(key, facts) || nodes[facts.node] == nil { changes.nodes.insert(facts.node) }
         }
         for address in facts.addresses {
             podsByAddress[address]?.remove(key)
@@ -330,6 +353,11 @@ public struct Inventory: Sendable {
         if mesh.serviceEntries.updateValue(facts, forKey: entry.key) != facts { rulesChanged = true }
     }
 
+    mutating func put(workloadEntry entry: WorkloadEntry) {
+        let facts = WorkloadEntryFacts(entry)
+        if mesh.workloadEntries.updateValue(facts, forKey: entry.key) != facts { rulesChanged = true }
+    }
+
     mutating func put(virtualService virtual: VirtualService) {
         let facts = VirtualServiceFacts(virtual)
         if mesh.virtualServices.updateValue(facts, forKey: virtual.key) != facts { rulesChanged = true }
@@ -342,6 +370,10 @@ public struct Inventory: Sendable {
 
     mutating func removeServiceEntry(_ key: ObjectKey) {
         if mesh.serviceEntries.removeValue(forKey: key) != nil { rulesChanged = true }
+    }
+
+    mutating func removeWorkloadEntry(_ key: ObjectKey) {
+        if mesh.workloadEntries.removeValue(forKey: key) != nil { rulesChanged = true }
     }
 
     mutating func removeVirtualService(_ key: ObjectKey) {
@@ -442,6 +474,16 @@ public struct Inventory: Sendable {
         encryptionNodes[name] = facts
         if facts.endpointsHash != before?.endpointsHash || facts.uid != before?.uid { changes.nodes.insert(name) }
         if facts.report != before?.report || before == nil { changes.reports.insert(name) }
+        if before.map({ NodeCondition($0) }) != NodeCondition(facts) { changes.conditions = true }
+    }
+
+    /// Endpoints were written. Where the watch has brought them before, it has this version or a later one.
+    mutating func wrote(_ endpoints: [EncryptionNodeObject.Endpoint], of name: String, resourceVersion: String?) {
+        let hash = endpoints.hashValue
+        guard let known = encryptionNodes[name]?.endpointsHash, known != hash else { return }
+        encryptionNodes[name]?.endpointsHash = hash
+        encryptionNodes[name]?.endpointCount = endpoints.count
+        encryptionNodes[name]?.resourceVersion = resourceVersion
     }
 
     mutating func removeEncryptionNode(_ name: String) {
@@ -473,6 +515,7 @@ public struct Inventory: Sendable {
         case .namespaces: named(mesh.namespaceLabels.keys)
         case .endpointSlices: Array(endpointSlices.keys)
         case .serviceEntries: Array(mesh.serviceEntries.keys)
+        case .workloadEntries: Array(mesh.workloadEntries.keys)
         case .virtualServices: Array(mesh.virtualServices.keys)
         case .destinationRules: Array(mesh.destinationRules.keys)
         case .ciliumEndpoints: Array(ciliumEndpoints.keys)
@@ -484,17 +527,41 @@ public struct Inventory: Sendable {
         }
     }
 
-    /// The uid of an object, where it matters whether one of the same name has taken its place.
-    func uid(_ kind: WatchedKind, _ key: ObjectKey) -> String? {
+    /// Which version of an object is known, of the kinds that have versions kept.
+    func version(_ kind: WatchedKind, _ key: ObjectKey) -> Version? {
         switch kind {
-        case .pods: pods[key]?.facts.uid
-        case .encryptionNodes: encryptionNodes[key.name]?.uid
-        case .policies: policies[key.name]?.metadata.uid
+        case .pods: pods[key].map { Version(uid: $0.facts.uid, resourceVersion: $0.resourceVersion) }
+        case .encryptionNodes:
+            encryptionNodes[key.name].map { Version(uid: $0.uid, resourceVersion: $0.resourceVersion) }
+        case .policies:
+            policies[key.name].map { Version(uid: $0.metadata.uid, resourceVersion: $0.metadata.resourceVersion) }
+        case .epochs:
+            // The last one that could be read: which of the name it was says nothing.
+            EncryptionEpochObject.number(key.name).flatMap { epochs[$0] }.map {
+                Version(resourceVersion: $0.metadata.resourceVersion)
+            }
         default: nil
         }
     }
 
+    func witness(_ kind: WatchedKind, _ keys: [ObjectKey]) -> Witness? {
+        switch kind {
+        case .pods, .encryptionNodes, .policies, .epochs:
+            let versions = keys.reduce(into: [:]) { $0[$1] = version(kind, $1) }
+            return Witness(kind: kind, versions: versions, removals: removals[kind, default: 0])
+        default: return nil
+        }
+    }
+
+    /// Whether nothing has become known of an object since a moment.
+    func isUnchanged(_ key: ObjectKey, since witness: Witness) -> Bool {
+        let now = version(witness.kind, key)
+        // One that is not known may have come and gone.
+        return now == witness.versions[key] && (now != nil || removals[witness.kind, default: 0] == witness.removals)
+    }
+
     mutating func remove(_ kind: WatchedKind, _ key: ObjectKey) {
+        removals[kind, default: 0] += 1
         switch kind {
         case .pods: removePod(key)
         case .services: removeService(key)
@@ -502,6 +569,7 @@ public struct Inventory: Sendable {
         case .namespaces: removeNamespace(key.name)
         case .endpointSlices: removeEndpointSlice(key)
         case .serviceEntries: removeServiceEntry(key)
+        case .workloadEntries: removeWorkloadEntry(key)
         case .virtualServices: removeVirtualService(key)
         case .destinationRules: removeDestinationRule(key)
         case .ciliumEndpoints: removeCiliumEndpoint(key)
@@ -512,4 +580,18 @@ public struct Inventory: Sendable {
         case .slices: break
         }
     }
+}
+
+/// A version of an object. One of the same name that was made again has another uid.
+struct Version: Sendable, Hashable {
+    var uid: String?
+    var resourceVersion: String?
+}
+
+/// What was known of some objects at a moment.
+struct Witness: Sendable {
+    var kind: WatchedKind
+    var versions: [ObjectKey: Version]
+    /// How many of the kind had gone.
+    var removals: Int
 }

@@ -1,18 +1,28 @@
-public import Cluster
-public import Kubernetes
+internal import Cluster
+internal import Kubernetes
 
 /// A kind of objects that the inventory keeps.
-public protocol Inventoried: KubernetesObject {
-    /// Which one.
-    static var kind: WatchedKind { get }
+protocol Inventoried: KubernetesObject {
+    /// Where it keeps them.
+    static var place: InventoryPlace<Self> { get }
+}
+
+/// Where the inventory keeps a kind of objects.
+struct InventoryPlace<O: KubernetesObject>: Sendable {
+    let kind: WatchedKind
     /// Adds or replaces an object.
-    static func put(_ object: Self, into inventory: inout Inventory)
+    let put: @Sendable (inout Inventory, O) -> Void
+
+    init(_ kind: WatchedKind, _ put: @escaping @Sendable (inout Inventory, O) -> Void) {
+        self.kind = kind
+        self.put = put
+    }
 }
 
 extension Inventory {
     /// Takes an event of a reflector.
-    public mutating func handle<O: Inventoried>(_ event: Reflector<O>.Event) {
-        let kind = O.kind
+    mutating func handle<O: Inventoried>(_ event: Reflector<O>.Event) {
+        let kind = O.place.kind
         switch event {
         case .reset:
             kinds[kind]?.listed = []
@@ -24,7 +34,7 @@ extension Inventory {
         case .deleted(let key, let uid):
             kinds[kind]?.unreadable[key] = nil
             // The deletion of an object that another of its name has replaced is old news.
-            if let uid, let current = self.uid(kind, key), uid != current { return }
+            if let uid, let current = version(kind, key)?.uid, uid != current { return }
             remove(kind, key)
         case .undecodable(let object):
             kinds[kind]?.listed?.insert(object.key)
@@ -48,135 +58,84 @@ extension Inventory {
     }
 
     /// Adds or replaces an object.
-    public mutating func put<O: Inventoried>(_ object: O) {
-        if O.kind != .policies, kinds[O.kind]?.unreadable.isEmpty == false {
-            kinds[O.kind]?.unreadable[object.key] = nil
+    mutating func put<O: Inventoried>(_ object: O) {
+        if O.place.kind != .policies, kinds[O.place.kind]?.unreadable.isEmpty == false {
+            kinds[O.place.kind]?.unreadable[object.key] = nil
         }
-        O.put(object, into: &self)
+        O.place.put(&self, object)
     }
 
     /// The server has no such kind, and has said so for long enough: what there was of it has ended with it.
-    public mutating func setAbsent(_ kind: WatchedKind) {
+    mutating func setAbsent(_ kind: WatchedKind) {
         guard kinds[kind]?.isAbsent == false else { return }
         for key in keys(kind) { remove(kind, key) }
         kinds[kind] = KindState(isAbsent: true)
     }
 
     /// It is not known whether the server has the kind, or it has it not just now.
-    public mutating func setUndiscovered(_ kind: WatchedKind, _ why: String) {
+    mutating func setUndiscovered(_ kind: WatchedKind, _ why: String) {
         kinds[kind]?.undiscovered = why
     }
 
     /// The server has the kind.
-    public mutating func setServed(_ kind: WatchedKind) {
+    mutating func setServed(_ kind: WatchedKind) {
         kinds[kind]?.undiscovered = nil
         if kinds[kind]?.isAbsent == true { kinds[kind] = KindState() }
     }
 }
 
 extension Pod: Inventoried {
-    /// Pods.
-    public static var kind: WatchedKind { .pods }
-    /// Adds or replaces a pod.
-    public static func put(_ object: Pod, into inventory: inout Inventory) { inventory.put(pod: object) }
+    static let place = InventoryPlace<Pod>(.pods) { $0.put(pod: $1) }
 }
 
 extension Service: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .services }
-    /// Adds or replaces one.
-    public static func put(_ object: Service, into inventory: inout Inventory) { inventory.put(service: object) }
+    static let place = InventoryPlace<Service>(.services) { $0.put(service: $1) }
 }
 
 extension EndpointSlice: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .endpointSlices }
-    /// Adds or replaces one.
-    public static func put(_ object: EndpointSlice, into inventory: inout Inventory) {
-        inventory.put(endpointSlice: object)
-    }
+    static let place = InventoryPlace<EndpointSlice>(.endpointSlices) { $0.put(endpointSlice: $1) }
 }
 
 extension Namespace: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .namespaces }
-    /// Adds or replaces one.
-    public static func put(_ object: Namespace, into inventory: inout Inventory) { inventory.put(namespace: object) }
+    static let place = InventoryPlace<Namespace>(.namespaces) { $0.put(namespace: $1) }
 }
 
 extension ServiceEntry: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .serviceEntries }
-    /// Adds or replaces one.
-    public static func put(_ object: ServiceEntry, into inventory: inout Inventory) {
-        inventory.put(serviceEntry: object)
-    }
+    static let place = InventoryPlace<ServiceEntry>(.serviceEntries) { $0.put(serviceEntry: $1) }
+}
+
+extension WorkloadEntry: Inventoried {
+    static let place = InventoryPlace<WorkloadEntry>(.workloadEntries) { $0.put(workloadEntry: $1) }
 }
 
 extension VirtualService: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .virtualServices }
-    /// Adds or replaces one.
-    public static func put(_ object: VirtualService, into inventory: inout Inventory) {
-        inventory.put(virtualService: object)
-    }
+    static let place = InventoryPlace<VirtualService>(.virtualServices) { $0.put(virtualService: $1) }
 }
 
 extension DestinationRule: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .destinationRules }
-    /// Adds or replaces one.
-    public static func put(_ object: DestinationRule, into inventory: inout Inventory) {
-        inventory.put(destinationRule: object)
-    }
+    static let place = InventoryPlace<DestinationRule>(.destinationRules) { $0.put(destinationRule: $1) }
 }
 
 extension EncryptionPolicy: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .policies }
-    /// Adds or replaces one.
-    public static func put(_ object: EncryptionPolicy, into inventory: inout Inventory) {
-        inventory.put(policy: object)
-    }
+    static let place = InventoryPlace<EncryptionPolicy>(.policies) { $0.put(policy: $1) }
 }
 
 extension Node: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .nodes }
-    /// Adds or replaces one.
-    public static func put(_ object: Node, into inventory: inout Inventory) { inventory.put(node: object) }
+    static let place = InventoryPlace<Node>(.nodes) { $0.put(node: $1) }
 }
 
 extension CiliumNode: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .ciliumNodes }
-    /// Adds or replaces one.
-    public static func put(_ object: CiliumNode, into inventory: inout Inventory) { inventory.put(ciliumNode: object) }
+    static let place = InventoryPlace<CiliumNode>(.ciliumNodes) { $0.put(ciliumNode: $1) }
 }
 
 extension CiliumEndpoint: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .ciliumEndpoints }
-    /// Adds or replaces one.
-    public static func put(_ object: CiliumEndpoint, into inventory: inout Inventory) {
-        inventory.put(ciliumEndpoint: object)
-    }
+    static let place = InventoryPlace<CiliumEndpoint>(.ciliumEndpoints) { $0.put(ciliumEndpoint: $1) }
 }
 
 extension EncryptionNodeObject: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .encryptionNodes }
-    /// Adds or replaces one.
-    public static func put(_ object: EncryptionNodeObject, into inventory: inout Inventory) {
-        inventory.put(encryptionNode: object)
-    }
+    static let place = InventoryPlace<EncryptionNodeObject>(.encryptionNodes) { $0.put(encryptionNode: $1) }
 }
 
 extension EncryptionEpochObject: Inventoried {
-    /// As it says.
-    public static var kind: WatchedKind { .epochs }
-    /// Adds or replaces one.
-    public static func put(_ object: EncryptionEpochObject, into inventory: inout Inventory) {
-        inventory.put(epoch: object)
-    }
+    static let place = InventoryPlace<EncryptionEpochObject>(.epochs) { $0.put(epoch: $1) }
 }

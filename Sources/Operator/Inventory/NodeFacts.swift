@@ -56,6 +56,28 @@ public struct EncryptionNodeFacts: Sendable {
     }
 }
 
+/// How a node is, as far as people should hear of it.
+enum NodeCondition: Sendable, Hashable {
+    /// Its keymgr has said nothing yet.
+    case silent
+    /// It has no keys yet.
+    case waiting
+    /// It protects what it is asked to.
+    case ready
+    /// The worst of what it says.
+    case problem(String)
+
+    init(_ facts: EncryptionNodeFacts) {
+        if let unreadable = facts.unreadable {
+            self = .problem("its EncryptionNode cannot be read: \(unreadable)")
+        } else if let problem = facts.problems.first(where: { $0.severity == .error }) {
+            self = .problem(problem.description)
+        } else {
+            self = facts.report.map { $0.sending == 0 ? .waiting : .ready } ?? .silent
+        }
+    }
+}
+
 /// What matters of a `CiliumEndpoint`.
 struct CiliumEndpointFacts: Sendable, Hashable {
     /// Of the pod that owns it, if it says so.

@@ -47,6 +47,12 @@ public struct PodFacts: Sendable, Hashable {
     /// Can have an endpoint: runs in a network of its own.
     public var isLive: Bool { !isHostNetwork && !isFinished }
 
+    /// Whether it is the same pod with the same place and addresses: only what is asked of it differs, if anything.
+    func isWhere(_ other: PodFacts) -> Bool {
+        uid == other.uid && node == other.node && addresses == other.addresses && created == other.created
+            && isHostNetwork == other.isHostNetwork && isFinished == other.isFinished && isDeleting == other.isDeleting
+    }
+
     static func hash(ofPolicy text: String) -> Int {
         let hash = text.hashValue
         return hash == 0 ? 1 : hash

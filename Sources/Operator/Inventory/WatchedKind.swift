@@ -9,6 +9,8 @@ public enum WatchedKind: String, Sendable, Hashable, CaseIterable {
     /// networking.istio.io
     case serviceEntries = "serviceentries"
     /// networking.istio.io
+    case workloadEntries = "workloadentries"
+    /// networking.istio.io
     case virtualServices = "virtualservices"
     /// networking.istio.io
     case destinationRules = "destinationrules"
@@ -28,7 +30,8 @@ public enum WatchedKind: String, Sendable, Hashable, CaseIterable {
     /// Whether clusters without it are in order: it comes with a mesh or a CNI.
     public var isOptional: Bool {
         switch self {
-        case .serviceEntries, .virtualServices, .destinationRules, .ciliumEndpoints, .ciliumNodes: true
+        case .serviceEntries, .workloadEntries, .virtualServices, .destinationRules, .ciliumEndpoints, .ciliumNodes:
+            true
         default: false
         }
     }
@@ -60,7 +63,7 @@ public struct KindState: Sendable {
 
     /// Whether everything is known, or that it cannot be known now: then what is known is worked with, and nothing is lifted.
     public func isSettled(_ kind: WatchedKind) -> Bool {
-        isSynced || (kind.isOptional && (isAbsent || failure != nil || undiscovered != nil))
+        isSynced || isAbsent || (kind.isOptional && (failure != nil || undiscovered != nil))
     }
 
     /// What is known is all that there is, and is new.

@@ -34,7 +34,9 @@ struct JSONWriter {
     mutating func string(_ text: String) {
         comma()
         bytes.append(UInt8(ascii: "\""))
-        for byte in text.utf8 {
+        let isPlain = text.utf8.allSatisfy { $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+        if isPlain { bytes.append(contentsOf: text.utf8) }
+        for byte in isPlain ? "".utf8 : text.utf8 {
             switch byte {
             case UInt8(ascii: "\""), UInt8(ascii: "\\"):
                 bytes.append(UInt8(ascii: "\\"))
@@ -51,6 +53,11 @@ struct JSONWriter {
     mutating func number(_ number: some BinaryInteger) {
         comma()
         bytes.append(contentsOf: String(number).utf8)
+    }
+
+    mutating func bool(_ value: Bool) {
+        comma()
+        bytes.append(contentsOf: (value ? "true" : "false").utf8)
     }
 
     private mutating func comma() {
@@ -128,11 +135,94 @@ extension JSONWriter {
             writer.number(slice.sequence)
             // For the columns that people see: those cannot count.
             writer.key("nodeCount")
-            writer.number(slice.nodes.count)
+            writer.number(slice.nodeCount)
             writer.key("addressCount")
-            writer.number(slice.nodes.reduce(0) { $1.report.endpoints.reduce($0) { $0 + $1.addresses.count } })
-            writer.key("nodes")
-            writer.array(slice.nodes) { $0.entry($1) }
+            writer.number(slice.addressCount)
+            if let changes = slice.changes {
+                writer.key("changes")
+                writer.array(changes) { $0.change($1) }
+            } else {
+                writer.key("nodes")
+                writer.array(slice.nodes) { $0.entry($1) }
+            }
+        }
+    }
+
+    /// Nothing that has not changed, and nothing that goes without saying.
+    private mutating func change(_ change: NodeChange) {
+        object { writer in
+            writer.key("name")
+            writer.string(change.name)
+            writer.key("after")
+            writer.number(change.after)
+            if let revision = change.revision {
+                writer.key("revision")
+                writer.number(revision)
+            }
+            if change.isWholeList {
+                writer.key("all")
+                writer.bool(true)
+            }
+            if !change.removed.isEmpty {
+                writer.key("removed")
+                writer.array(change.removed) { $0.string($1) }
+            }
+            if !change.endpoints.isEmpty {
+                writer.key("endpoints")
+                writer.array(change.endpoints) { $0.endpoint($1, in: change) }
+            }
+            if let epochs = change.epochs {
+                writer.key("epochs")
+                writer.array(epochs) { $0.number($1) }
+            }
+            if let sending = change.sending {
+                writer.key("sending")
+                writer.object { writer in
+                    writer.key("epoch")
+                    writer.number(sending.epoch)
+                    if let since = sending.since {
+                        writer.key("since")
+                        writer.string(since.description)
+                    }
+                }
+            }
+            if let appliedThrough = change.appliedThrough {
+                writer.key("appliedThrough")
+                writer.number(appliedThrough)
+            }
+            if let notApplied = change.notApplied {
+                writer.key("notApplied")
+                writer.array(notApplied) { $0.string($1) }
+            }
+        }
+    }
+
+    private mutating func endpoint(_ endpoint: EncryptionNode.PublishedEndpoint, in change: NodeChange) {
+        object { writer in
+            writer.key("name")
+            writer.string(endpoint.name)
+            writer.key("addresses")
+            writer.array(endpoint.addresses) { $0.string($1.description) }
+            if endpoint.mode != .strict {
+                writer.key("mode")
+                writer.string(endpoint.mode.rawValue)
+            }
+            if endpoint.state != .ready {
+                writer.key("state")
+                writer.string(endpoint.state.rawValue)
+            }
+            if endpoint.since != change.revision {
+                writer.key("since")
+                writer.number(endpoint.since)
+            }
+            if endpoint.until != 0 {
+                writer.key("until")
+                writer.number(endpoint.until)
+            }
+            if let withdrawnAt = endpoint.withdrawnAt {
+                writer.key("withdrawnAt")
+                writer.string(withdrawnAt.description)
+            }
         }
     }
 

@@ -16,17 +16,19 @@ public enum NodePlan: Sendable, Hashable {
 
 extension Inventory {
     /// What has to be done about a node.
-    public func nodePlan(_ name: String) -> NodePlan {
+    public func nodePlan(_ name: String) -> NodePlan { nodePlan(name, wanted: wantedEndpoints(name)) }
+
+    func nodePlan(_ name: String, wanted: [EncryptionNodeObject.Endpoint]) -> NodePlan {
         guard let object = encryptionNodes[name] else {
             // A name that slices cannot hold would make the slice unreadable for everybody.
-            return nodes[name]?.isCandidate == true && isName(name) ? .create : .none
+            return nodes[name]?.isCandidate == true && isNodeName(name) ? .create : .none
         }
         if nodes[name] == nil, kinds[.nodes]?.isCurrent == true, kinds[.pods]?.isCurrent == true,
             podsByNode[name, default: []].allSatisfy({ pods[$0]?.facts.isLive != true })
         {
             return .remove
         }
-        return object.endpointsHash == wantedEndpoints(name).hashValue ? .none : .write
+        return object.endpointsHash == wanted.hashValue ? .none : .write
     }
 
     /// How many of those who ask an endpoint names.

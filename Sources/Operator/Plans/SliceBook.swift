@@ -6,13 +6,19 @@ internal import Kubernetes
 ///
 /// A node keeps its slice, so that a change costs one write. While a node moves (its slice has become too large) it stands in two for a
 /// moment, never in none: not being there would mean that it has gone.
+///
+/// Where slices are large, what is new of their nodes goes into an object of changes instead: one write for all slices together, of the size
+/// of what is new. The slice itself is written later (`dirty`), and when that has happened to all slices that an object of changes is
+/// about, that is `obsolete`. After anything that went wrong, slices are written as a whole: whatever agents have seen then, it ends there.
 public struct SliceBook: Sendable {
     /// A node's place and state.
     private struct Member: Sendable {
         /// The slice that it belongs in.
         var home: String
-        /// As it stands in its slice; nil: not yet.
+        /// As it was written last; nil: not yet.
         var entry: NodeEntry?
+        /// The number of that write.
+        var at: Int64 = 0
         /// What it said last; nil: it has gone.
         var latest: NodeReport?
         /// Slices that have it, as they were last written.
@@ -31,6 +37,14 @@ public struct SliceBook: Sendable {
         var written: Set<String> = []
         /// What its nodes take of its room.
         var cost = 0
+        /// Objects of changes have what it does not have yet.
+        var isDirty = false
+    }
+    /// An object of changes.
+    private struct Changes: Sendable {
+        var uid: String?
+        /// Slices that have to be written before it can go.
+        var slices: Set<String>
     }
 
     private var members: [String: Member] = [:]
@@ -39,18 +53,37 @@ public struct SliceBook: Sendable {
     private var urgent: Set<String> = []
     /// Slices with nothing new but acknowledgements.
     private var lazy: Set<String> = []
+    /// Nodes with something that somebody waits for, to be written as changes.
+    private var changed: Set<String> = []
+    /// Nodes with nothing new but acknowledgements, to be written as changes.
+    private var acknowledging: Set<String> = []
+    /// Objects of changes that the API server has, by name.
+    private var changes: [String: Changes] = [:]
+    /// Names of those that it had: a watch may still bring them.
+    private var formerChanges: Set<String> = []
+    /// What a slice must take of its room for its changes to be written apart; nil: they never are.
+    public var changesAbove: Int?
     /// The highest number that was ever seen or given.
     public private(set) var highest: Int64 = 0
 
-    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow.
+    /// Up to where slices are filled with new nodes: the rest is room for those in it to grow. Many small slices would be less to write
+    /// for a single change, but writes go one after the other: where everything changes all the time, a round of few large ones is shorter.
     static let fill = 900
     /// What a node takes beside its addresses.
     private static let overhead = 8
+    /// What an object of changes may hold, in about as many addresses: some 400 KB.
+    static let changesCapacity = 4000
 
     /// Begins with what the API server has. All slices are written once, so that no write of an earlier leader that is still on its way
     /// can be taken by the server after ours.
-    public init(_ objects: [EncryptedEndpointSlice] = []) {
+    ///
+    /// - Parameters:
+    ///   - changesAbove: Slices with more addresses and nodes than about so many are written as changes; nil: none is.
+    public init(_ objects: [EncryptedEndpointSlice] = [], changesAbove: Int? = nil) {
+        self.changesAbove = changesAbove
         for object in objects.sorted(by: { ($0.spec?.sequence ?? 0) < ($1.spec?.sequence ?? 0) }) { load(object) }
+        // All slices are written once: then none of these is needed.
+        for name in changes.keys { changes[name]?.slices = Set(slices.keys) }
     }
 
     /// How many slices there are.
@@ -64,6 +97,12 @@ public struct SliceBook: Sendable {
         slices[name].flatMap { $0.exists ? $0.resourceVersion : nil }
     }
 
+    /// Whether an object of changes is one that the book knows, or knew.
+    public func knowsChanges(_ name: String) -> Bool { changes[name] != nil || formerChanges.contains(name) }
+
+    /// How many objects of changes there are.
+    public var changesCount: Int { changes.count }
+
     /// The number of the last write of a slice.
     public func sequence(_ name: String) -> Int64? { slices[name]?.sequence }
 
@@ -73,6 +112,7 @@ public struct SliceBook: Sendable {
     /// of a write. It is written again.
     public mutating func load(_ object: EncryptedEndpointSlice) {
         let name = object.metadata.name
+        if EncryptedEndpointSlice.isOfChanges(name) { return load(changes: object) }
         forgetWritten(name)
         slices[name]?.resourceVersion = object.metadata.resourceVersion
         slices[name]?.exists = true
@@ -83,19 +123,72 @@ public struct SliceBook: Sendable {
             highest = max(highest, entry.report.appliedThrough, entry.publishedAt)
             slices[name]?.written.insert(node)
             if let member = members[node] {
-                // Of two slices that have a node, the one that was written last counts.
+                // Of two slices that have a node, the one that was written last counts, and changes that are newer than it.
                 if member.entry == nil || slices[member.home]?.sequence ?? 0 <= object.spec?.sequence ?? 0 {
-                    members[node]?.entry = entry
+                    if member.at <= object.spec?.sequence ?? 0 {
+                        members[node]?.entry = entry
+                        members[node]?.at = object.spec?.sequence ?? 0
+                    }
                     settle(node, in: name)
                 }
             } else {
-                members[node] = Member(home: name, entry: entry, latest: entry.report, cost: Self.cost(entry.report))
+                members[node] = Member(
+                    home: name, entry: entry, at: object.spec?.sequence ?? 0, latest: entry.report,
+                    cost: Self.cost(entry.report))
                 slices[name]?.population.insert(node)
                 slices[name]?.cost += Self.cost(entry.report)
             }
             members[node]?.writtenIn.insert(name)
         }
         urgent.insert(name)
+    }
+
+    /// Takes an object of changes as the API server has it: of an earlier leader, of another one, or of our own when it was not known what
+    /// became of the write. The slices that it is about are written again, and it goes.
+    private mutating func load(changes object: EncryptedEndpointSlice) {
+        let name = object.metadata.name
+        var homes: Set<String> = []
+        if let spec = object.spec {
+            highest = max(highest, spec.sequence)
+            for change in spec.changes ?? [] {
+                highest = max(highest, change.appliedThrough ?? 0)
+                guard let member = members[change.name] else { continue }
+                homes.insert(member.home)
+                guard let entry = member.entry, member.at == change.after, member.at < spec.sequence,
+                    let changed = change.applied(to: entry, at: spec.sequence)
+                else { continue }
+                // What the node has said since then stays what it said last.
+                if member.latest == entry.report { members[change.name]?.latest = changed.report }
+                members[change.name]?.entry = changed
+                members[change.name]?.at = spec.sequence
+            }
+        } else {
+            // Nobody knows what it is about.
+            homes = Set(slices.keys)
+        }
+        urgent.formUnion(homes)
+        for home in homes { slices[home]?.isDirty = true }
+        changes[name] = Changes(uid: object.metadata.uid, slices: homes)
+    }
+
+    /// It is not known what became of a write of changes. Whether or not anybody has seen them, slices tell all of it again.
+    public mutating func doubt(_ spec: EncryptedEndpointSlice.Spec) {
+        for change in spec.changes ?? [] {
+            if let home = members[change.name]?.home { urgent.insert(home) }
+        }
+    }
+
+    /// An object of changes is gone from the API server.
+    public mutating func lost(changes name: String) {
+        guard let lost = changes.removeValue(forKey: name) else { return }
+        remember(name)
+        // Somebody may begin without it now, who cannot go on then.
+        urgent.formUnion(lost.slices)
+    }
+
+    private mutating func remember(_ name: String) {
+        if formerChanges.count >= 4096 { formerChanges = [] }
+        formerChanges.insert(name)
     }
 
     /// A slice is gone from the API server: its nodes are written again.
@@ -138,12 +231,22 @@ public struct SliceBook: Sendable {
         }
         var acknowledged = entry.report
         acknowledged.appliedThrough = report.appliedThrough
+        let isSmall = mayChange(member, entry, report)
         if acknowledged != report {
-            urgent.insert(member.home)
+            if isSmall { changed.insert(node) } else { urgent.insert(member.home) }
         } else if entry.report != report {
-            lazy.insert(member.home)
+            if isSmall { acknowledging.insert(node) } else { lazy.insert(member.home) }
         }
         makeRoom(member.home)
+    }
+
+    /// Whether what a node says now can be written as a change.
+    private func mayChange(_ member: Member, _ entry: NodeEntry, _ report: NodeReport) -> Bool {
+        guard let changesAbove, let slice = slices[member.home], slice.exists, slice.cost > changesAbove,
+            member.writtenIn == [member.home]
+        else { return false }
+        return entry.report.id == report.id && entry.report.incarnation == report.incarnation
+            && entry.report.lanes == report.lanes
     }
 
     /// Nodes that the book has and that are not among these have gone.
@@ -152,7 +255,7 @@ public struct SliceBook: Sendable {
     }
 
     private static func cost(_ report: NodeReport?) -> Int {
-        overhead + (report?.endpoints.reduce(0) { $0 + $1.addresses.count } ?? 0)
+        overhead + (report?.endpoints.reduce(0) { $0 + $1.addressCount } ?? 0)
     }
 
     /// A slice with room; a new one if there is none.
@@ -199,11 +302,77 @@ public struct SliceBook: Sendable {
         return !slice.population.isSubset(of: slice.written)
     }
 
-    /// Whether anything is to be written.
-    public var hasWork: Bool { !urgent.isEmpty || !lazy.isEmpty }
+    /// Whether anything is to be written, but for slices that are dirty.
+    public var hasWork: Bool { !urgent.isEmpty || !lazy.isEmpty || hasChanges(withAcknowledgements: true) }
 
-    /// Whether somebody waits for a write.
+    /// Whether somebody waits for a write of a slice.
     public var isUrgent: Bool { !urgent.isEmpty }
+
+    /// Whether there are changes to write.
+    public func hasChanges(withAcknowledgements: Bool) -> Bool {
+        !changed.isEmpty || (withAcknowledgements && !acknowledging.isEmpty)
+    }
+
+    /// Slices that have less in them than objects of changes, and are to be written at leisure.
+    public var dirty: [String] { slices.filter(\.value.isDirty).keys.sorted() }
+
+    /// Objects of changes that nobody needs any more, with their uids.
+    public var obsolete: [(name: String, uid: String?)] {
+        changes.filter(\.value.slices.isEmpty).map { ($0.key, $0.value.uid) }.sorted { $0.name < $1.name }
+    }
+
+    /// An object of changes was deleted.
+    public mutating func deleted(changes name: String) {
+        if changes.removeValue(forKey: name) != nil { remember(name) }
+    }
+
+    /// What to write into an object of changes, under a new number; nil when there is nothing. Nodes whose slice is written anyway are left
+    /// to that.
+    public mutating func draftChanges(withAcknowledgements: Bool) -> EncryptedEndpointSlice.Spec? {
+        highest += 1
+        var list: [NodeChange] = []
+        var room = Self.changesCapacity
+        for node in changed.sorted() + (withAcknowledgements ? acknowledging.subtracting(changed).sorted() : []) {
+            guard room > 0 else { break }
+            guard let member = members[node], let entry = member.entry, let report = member.latest,
+                !urgent.contains(member.home), mayChange(member, entry, report),
+                let change = NodeChange(entry, after: member.at, to: report)
+            else {
+                changed.remove(node)
+                acknowledging.remove(node)
+                if let member = members[node], member.latest != member.entry?.report { urgent.insert(member.home) }
+                continue
+            }
+            guard entry.report != report else {
+                changed.remove(node)
+                acknowledging.remove(node)
+                continue
+            }
+            room -= change.cost
+            list.append(change)
+        }
+        guard !list.isEmpty else { return nil }
+        return .init(sequence: highest, changes: list.sorted { $0.name < $1.name })
+    }
+
+    /// A draft of changes was taken by the API server.
+    public mutating func written(changes name: String, _ spec: EncryptedEndpointSlice.Spec, uid: String?) {
+        var homes: Set<String> = []
+        for change in spec.changes ?? [] {
+            let node = change.name
+            changed.remove(node)
+            acknowledging.remove(node)
+            guard let member = members[node], let entry = member.entry,
+                let now = change.applied(to: entry, at: spec.sequence)
+            else { continue }
+            members[node]?.entry = now
+            members[node]?.at = spec.sequence
+            homes.insert(member.home)
+            slices[member.home]?.isDirty = true
+            if member.latest != now.report { update(node, member.latest) }
+        }
+        changes[name] = Changes(uid: uid, slices: homes)
+    }
 
     /// What to write into a slice, under a new number.
     public mutating func draft(_ name: String) -> EncryptedEndpointSlice.Spec {
@@ -229,15 +398,7 @@ public struct SliceBook: Sendable {
                 name: node, report: report, incarnationAt: sequence,
                 history: [.init(revision: report.revision, at: sequence)])
         }
-        var entry = before
-        entry.report = report
-        if report.revision != before.report.revision || report.endpoints != before.report.endpoints {
-            // A list that goes back, or changes under its revision, has to be acknowledged anew.
-            entry.history.removeAll { $0.revision >= report.revision }
-            entry.history.append(.init(revision: report.revision, at: sequence))
-            entry.history.removeFirst(max(0, entry.history.count - NodeEntry.historyLength))
-        }
-        return entry
+        return before.carrying(report, at: sequence)
     }
 
     /// A draft was taken by the API server.
@@ -247,11 +408,16 @@ public struct SliceBook: Sendable {
         slices[name]?.exists = true
         slices[name]?.sequence = spec.sequence
         slices[name]?.written = Set(spec.nodes.map(\.name))
+        slices[name]?.isDirty = false
+        for key in changes.keys { changes[key]?.slices.remove(name) }
         urgent.remove(name)
         lazy.remove(name)
         for entry in spec.nodes {
             let node = entry.name
             members[node]?.writtenIn.insert(name)
+            members[node]?.at = spec.sequence
+            changed.remove(node)
+            acknowledging.remove(node)
             guard let member = members[node], member.home == name else { continue }
             members[node]?.entry = entry
             urgent.formUnion(member.writtenIn.subtracting([name]))

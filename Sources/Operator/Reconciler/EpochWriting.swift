@@ -27,6 +27,8 @@ extension LeaderSession {
         var isFresh = false
         var written: [Epoch: EncryptionEpochObject.Status] = [:]
         var statusesAt = Duration.zero
+        /// Why the last status could not be written.
+        var statusError: String?
     }
 
     private func stepEpochs(_ keeper: inout EpochKeeper) async -> Duration {
@@ -34,14 +36,15 @@ extension LeaderSession {
         guard let cluster = board.status.cluster else { return .milliseconds(200) }
         if !keeper.isFresh {
             // What a watch has may be old: the number of the next epoch depends on all that there are.
+            let witness = await hub.witness(.epochs)
             guard let list = try? await api.listAll(EncryptionEpochObject.self) else { return .seconds(1) }
-            for object in list.items { await hub.put(object) }
+            for object in list.items { await hub.put(object, since: witness) }
             keeper.isFresh = true
         }
         guard await hub.areEpochsKnown else {
             let problems = await hub.epochProblems.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
             say("waiting: epochs cannot be read: \(problems.joined(separator: "; "))", &keeper, level: .error)
-            return .seconds(5)
+            return .seconds(1)
         }
         let objects = await hub.epochs
         let epochs = objects.compactMapValues(\.spec)
@@ -142,9 +145,12 @@ extension LeaderSession {
                 kekVersion: blob.kekVersion, notBefore: now, notAfter: now.adding(seconds: cluster.epochLifetime),
                 acknowledgeBy: now.adding(seconds: cluster.acknowledgeWithin)))
         object.metadata.annotations = [EncryptionEpochObject.clusterIDAnnotation: cluster.id.description]
+        let witness = await hub.witness(.epochs, object.key)
         do throws(KubernetesError) {
             let created = try await api.create(object)
-            await hub.put(created)
+            await hub.put(created, since: witness)
+            // People see at once where it stands.
+            keeper.statusesAt = .zero
             schedule.opened(kekVersion: blob.kekVersion, now: clock.now())
             keeper.newest = number
             board.count(.epochs, isSuccess: true)
@@ -194,8 +200,12 @@ extension LeaderSession {
                     EncryptionEpochObject.self, ObjectKey(name: object.metadata.name), subresource: "status",
                     body: json(["status": status]))
                 keeper.written[number] = status
+                keeper.statusError = nil
             } catch {
-                logger.debug("cannot write a status", metadata: ["epoch": "\(number)", "error": "\(error.message)"])
+                logger.log(
+                    level: error.message == keeper.statusError ? .debug : .warning, "cannot write a status",
+                    metadata: ["epoch": "\(number)", "error": "\(error.message)"])
+                keeper.statusError = error.message
             }
         }
     }

@@ -34,6 +34,14 @@ final class LeaderSession: Sendable {
     struct Pace: Sendable {
         /// Events of so long are looked at together, at least.
         var settle = Duration.milliseconds(50)
+        /// Between two writes of one slice, at least, for each slice that there is, up to a hundred of them.
+        var slice = Duration.milliseconds(5)
+        /// Between two writes of changes, at least.
+        var changes = Duration.milliseconds(200)
+        /// Slices that take more room are not written for every change.
+        var changesAbove: Int? = 200
+        /// How long what is new of a slice's nodes stands in objects of changes only.
+        var compaction = Duration.seconds(60)
         /// Between two writes of one node's endpoints, at least.
         var node = Duration.milliseconds(500)
         /// Between two rounds of slices that bring nothing but acknowledgements, at least, and more for every 1,000 nodes.
@@ -47,9 +55,9 @@ final class LeaderSession: Sendable {
         /// How long a node must have been gone before its object goes.
         var nodeGrace = Duration.seconds(60)
         /// Annotations that are written at a time.
-        var podWidth = 16
+        var podWidth = 32
         /// Nodes that are written at a time.
-        var nodeWidth = 8
+        var nodeWidth = 32
     }
 
     init(
@@ -96,8 +104,20 @@ final class LeaderSession: Sendable {
 
     /// Nothing is decided on half of what there is.
     private func waitForSync() async -> Bool {
+        let begin = clock.now()
+        var told: [String] = []
         while !Task.isCancelled {
             if await hub.isSynced { return true }
+            // Not before the first lists can have come; then whenever it is something else that is waited for.
+            if clock.now() - begin >= .seconds(5) {
+                let missing = await hub.missing
+                if missing != told {
+                    logger.warning(
+                        "leading, but nothing is done before everything has been read",
+                        metadata: ["missing": "\(missing.joined(separator: "; "))"])
+                }
+                told = missing
+            }
             await pause(.milliseconds(50))
         }
         return false
@@ -141,10 +161,15 @@ final class LeaderSession: Sendable {
     // MARK: Pods
 
     private func annotate(_ key: ObjectKey) async -> WorkOutcome {
-        guard mayWrite, let (plan, body, reference) = await hub.annotationPatch(key) else { return .done }
+        let witness = await hub.witness(.pods, key)
+        guard mayWrite, let (plan, body, reference, version) = await hub.annotationPatch(key) else {
+            podConflicts.forget(key)
+            return .done
+        }
         do throws(KubernetesError) {
             let pod = try await api.mergePatch(Pod.self, key, subresource: nil, body: body)
-            await hub.put(trimmed(pod))
+            await hub.put(trimmed(pod), since: witness)
+            podConflicts.forget(key)
             board.count(.pods, isSuccess: true)
             let isWarning = plan.event.reason == "OptOutOverruled"
             recorder.record(
@@ -154,7 +179,8 @@ final class LeaderSession: Sendable {
         } catch {
             switch error.code {
             case .notFound: return .done
-            case .conflict: return await refresh(Pod.self, key)
+            case .conflict:
+                return podConflicts.isNew(key, version) ? .recheck(Self.watchDelay) : await refresh(Pod.self, key)
             default:
                 board.count(.pods, isSuccess: false)
                 logger.warning("cannot annotate", metadata: ["pod": "\(key)", "error": "\(error.message)"])
@@ -163,10 +189,16 @@ final class LeaderSession: Sendable {
         }
     }
 
+    /// After a conflict, the watch brings what we did not know, nearly always within this time. Only if it does not, the server is asked.
+    private static let watchDelay = Duration.milliseconds(500)
+    private let podConflicts = Conflicts<ObjectKey>()
+    private let nodeConflicts = Conflicts<String>()
+
     /// Our view was old: takes the newest, and tries again.
     private func refresh<O: Inventoried>(_ type: O.Type, _ key: ObjectKey) async -> WorkOutcome {
         do throws(KubernetesError) {
-            await hub.put(trimmed(try await api.get(type, key)))
+            let witness = await hub.witness(O.place.kind, key)
+            await hub.put(trimmed(try await api.get(type, key)), since: witness)
             return .after(.milliseconds(10))
         } catch {
             return error.code == .notFound ? .done : error.outcome
@@ -207,15 +239,22 @@ final class LeaderSession: Sendable {
             writer.key("spec")
             writer.spec(endpoints)
         }
+        let witness = await hub.witness(.encryptionNodes, ObjectKey(name: name))
         do throws(KubernetesError) {
-            let object = try await api.mergePatch(
-                EncryptionNodeObject.self, ObjectKey(name: name), subresource: nil, body: body)
-            await hub.put(object)
+            let header = try await api.mergePatch(
+                EncryptionNodeHeader.self, ObjectKey(name: name), subresource: nil, body: body)
+            await hub.wrote(
+                endpoints, of: name, resourceVersion: header.metadata.resourceVersion, since: witness)
+            nodeConflicts.forget(name)
             board.count(.nodes, isSuccess: true)
             // What comes in the meantime goes with the next write.
             return .after(pace.node)
         } catch {
-            if error.code == .conflict { return await refresh(EncryptionNodeObject.self, ObjectKey(name: name)) }
+            if error.code == .conflict {
+                return nodeConflicts.isNew(name, resourceVersion)
+                    ? .recheck(Self.watchDelay) : await refresh(EncryptionNodeObject.self, ObjectKey(name: name))
+            }
+            nodeConflicts.forget(name)
             if error.code == .notFound { return .done }
             board.count(.nodes, isSuccess: false)
             logger.warning("cannot write endpoints", metadata: ["node": "\(name)", "error": "\(error.message)"])
@@ -242,8 +281,9 @@ final class LeaderSession: Sendable {
         do throws(KubernetesError) {
             do throws(KubernetesError) {
                 // The watch may be behind: the server has the last word.
-                await hub.put(trimmed(try await api.get(Node.self, ObjectKey(name: name))))
-                return .done
+                _ = try await api.get(Node.self, ObjectKey(name: name))
+                gone.forget(name)
+                return .recheck(pace.nodeGrace)
             } catch {
                 guard error.code == .notFound else { throw error }
             }
@@ -270,9 +310,10 @@ final class LeaderSession: Sendable {
         do throws(KubernetesError) {
             guard let number = try await numbers.next(self) else { return .recheck(.milliseconds(500)) }
             guard mayWrite else { return .done }
+            let witness = await hub.witness(.encryptionNodes, ObjectKey(name: name))
             let object = try await api.create(
                 EncryptionNodeObject(name: name, spec: .init(nodeID: number, endpoints: endpoints)))
-            await hub.put(object)
+            await hub.put(object, since: witness)
             board.count(.nodes, isSuccess: true)
             logger.info("new node", metadata: ["node": "\(name)", "id": "\(number)"])
             return .done

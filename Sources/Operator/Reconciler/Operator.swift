@@ -104,10 +104,8 @@ public final class Operator: Sendable {
             _ = await hub.isSynced
             return (200, "ok\n")
         case "/readyz":
-            let missing = await hub.kinds.filter { !$0.value.isSettled($0.key) }.map { kind, state in
-                "\(kind.rawValue): \(state.undiscovered ?? state.failure ?? "not read yet")"
-            }
-            return missing.isEmpty ? (200, "ok\n") : (503, missing.sorted().joined(separator: "\n") + "\n")
+            let missing = await hub.missing
+            return missing.isEmpty ? (200, "ok\n") : (503, missing.joined(separator: "\n") + "\n")
         case "/metrics": return (200, await metrics())
         default: return nil
         }

@@ -9,21 +9,34 @@ extension LeaderSession {
         var acknowledgementsAt = clock.now()
         let alarm = Alarm(signal: slicesChanged, clock: clock)
         var failures = 0
+        // When each slice was written last. Every node reads every write: one that changes all the time is not written all the time.
+        var writtenAt: [String: Duration] = [:]
         while !Task.isCancelled {
             let (reports, events) = await hub.takeReports()
             for (node, report) in reports { book.update(node, report) }
             for (name, event) in events { await look(at: name, event, &book) }
 
-            let isTime = clock.now() >= acknowledgementsAt
-            var isGood = true
-            for name in book.due(withAcknowledgements: isTime) {
+            let begin = clock.now()
+            let isTime = begin >= acknowledgementsAt
+            // What somebody waits for goes first, and small before large.
+            var isGood = await writeChanges(withAcknowledgements: isTime, &book)
+            var isCut = false
+            let interval = pace.slice * min(book.count, 100)
+            for name in isGood ? due(book, isTime, writtenAt) : [] {
+                if let last = writtenAt[name], begin - last < interval { continue }
                 guard mayWrite else { break }
+                // What nodes say meanwhile does not wait for all slices to be written.
+                isCut = clock.now() - begin >= .milliseconds(100)
+                if isCut { break }
                 isGood = await write(name, &book)
                 guard isGood else { break }
+                writtenAt[name] = clock.now()
             }
-            if isTime, isGood {
+            if isTime, isGood, !isCut {
                 acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reporting))
             }
+            var tidyAt: Duration?
+            if isGood, !isCut { tidyAt = await tidy(&book, &writtenAt) }
             board.update { status in
                 status.slices = book.count
                 status.sequence = book.highest
@@ -32,15 +45,93 @@ extension LeaderSession {
                 failures = min(failures + 1, 8)
                 await pause(.milliseconds(50) * (1 << failures) * (0.5 + 0.5 * clock.random()))
                 slicesChanged.set()
+            } else if isCut {
+                slicesChanged.set()
             } else {
                 failures = 0
                 // Changes that come close together go together.
-                await pause(pace.settle)
+                let rest = book.count > 1 ? max(pace.settle, pace.changes - (clock.now() - begin)) : pace.settle
+                await pause(rest)
             }
-            alarm.set(book.isUrgent ? clock.now() : book.hasWork ? acknowledgementsAt : nil)
+            writtenAt = writtenAt.filter { book.sequence($0.key) != nil }
+            alarm.set(wakeUp(book, writtenAt, interval, acknowledgementsAt, tidyAt))
             await slicesChanged.wait()
         }
         alarm.set(nil)
+    }
+
+    /// When there is something to do without anybody's saying anything new.
+    private func wakeUp(
+        _ book: SliceBook, _ writtenAt: [String: Duration], _ interval: Duration, _ acknowledgementsAt: Duration,
+        _ tidyAt: Duration?
+    ) -> Duration? {
+        if book.hasChanges(withAcknowledgements: false) { return .zero }
+        let waiting = book.due(withAcknowledgements: !book.isUrgent)
+        let rested = waiting.map { name in writtenAt[name].map { $0 + interval } ?? .zero }.min() ?? .zero
+        let work = book.isUrgent ? rested : book.hasWork ? max(rested, acknowledgementsAt) : nil
+        return [work, tidyAt].compactMap(\.self).min()
+    }
+
+    /// Writes what is new of nodes in large slices.
+    private func writeChanges(withAcknowledgements: Bool, _ book: inout SliceBook) async -> Bool {
+        while book.hasChanges(withAcknowledgements: withAcknowledgements), mayWrite {
+            guard let spec = book.draftChanges(withAcknowledgements: withAcknowledgements) else { return true }
+            let name = EncryptedEndpointSlice.changesName(spec.sequence)
+            do throws(KubernetesError) {
+                let object = try await api.create(EncryptedEndpointSlice(name: name, spec: spec))
+                book.written(changes: name, spec, uid: object.metadata.uid)
+                board.count(.slices, isSuccess: true)
+            } catch {
+                board.count(.slices, isSuccess: false)
+                logger.warning("cannot write changes", metadata: ["object": "\(name)", "error": "\(error.message)"])
+                if error.code == .invalid {
+                    // The server's custom resource has no changes, or the object is not what it asks for.
+                    logger.error(
+                        "slices are written as a whole from now on: apply deploy/crds, then restart the operator")
+                    book.changesAbove = nil
+                }
+                book.doubt(spec)
+                await load(name, &book)
+                if let retryAfter = error.retryAfter { await pause(retryAfter) }
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Writes the slice that has waited longest, if it is time, and takes away what nobody needs any more. Returns when it is to be done again.
+    private func tidy(_ book: inout SliceBook, _ writtenAt: inout [String: Duration]) async -> Duration? {
+        let begin = clock.now()
+        let dirty = book.dirty.map { (name: $0, at: writtenAt[$0].map { $0 + pace.compaction } ?? .zero) }
+            .sorted { ($0.at, $0.name) < ($1.at, $1.name) }
+        if let first = dirty.first, first.at <= begin, mayWrite, await write(first.name, &book) {
+            writtenAt[first.name] = clock.now()
+        }
+        for (name, uid) in book.obsolete.prefix(20) {
+            guard mayWrite else { break }
+            do throws(KubernetesError) {
+                try await api.delete(EncryptedEndpointSlice.self, ObjectKey(name: name), preconditionUID: uid)
+            } catch {
+                // Another one of this name is not ours to delete: it is seen, and read.
+                guard error.code == .notFound || error.code == .conflict else { break }
+            }
+            book.deleted(changes: name)
+        }
+        if !book.obsolete.isEmpty { return clock.now() + pace.changes }
+        let next = book.dirty.map { writtenAt[$0].map { $0 + pace.compaction } ?? .zero }.min()
+        return next.map { max($0, clock.now() + pace.changes) }
+    }
+
+    /// Slices that somebody waits for, then, if it is time, the others: each in the order in which they were written last, so that all get
+    /// their turn however long a round is.
+    private func due(_ book: SliceBook, _ isTime: Bool, _ writtenAt: [String: Duration]) -> [String] {
+        let urgent = book.due(withAcknowledgements: false)
+        let lazy = isTime ? book.due(withAcknowledgements: true).dropFirst(urgent.count) : []
+        return [urgent[...], lazy].flatMap { names in
+            names.map { (name: $0, last: writtenAt[$0] ?? .zero) }.enumerated().sorted {
+                ($0.element.last, $0.offset) < ($1.element.last, $1.offset)
+            }.map(\.element.name)
+        }
     }
 
     /// The book as the API server has it at this moment, not as a watch has it that may be behind: numbers go on above the highest, and no
@@ -49,19 +140,20 @@ extension LeaderSession {
         while mayWrite {
             do throws(KubernetesError) {
                 let slices = try await api.listAll(EncryptedEndpointSlice.self, options: ListOptions(limit: 50))
-                var book = SliceBook(slices.items)
+                var book = SliceBook(slices.items, changesAbove: pace.changesAbove)
                 for object in slices.items where object.unreadable != nil {
                     logger.error(
                         "a slice cannot be read; it is written anew from what nodes say",
                         metadata: ["slice": "\(object.metadata.name)", "why": "\(object.unreadable ?? "")"])
                 }
                 var names: Set<String> = []
+                let witness = await hub.witness(.encryptionNodes)
                 var options = ListOptions(limit: 200)
                 repeat {
                     let page = try await api.list(EncryptionNodeObject.self, namespace: nil, options: options)
                     for node in page.items {
                         names.insert(node.metadata.name)
-                        await hub.put(node)
+                        await hub.put(node, since: witness)
                     }
                     for node in page.undecodable { names.insert(node.key.name) }
                     options.continueToken = page.continueToken
@@ -79,6 +171,13 @@ extension LeaderSession {
 
     /// Somebody else has written or deleted a slice? Our own writes come back too, late ones among them.
     private func look(at name: String, _ event: Hub.SliceEvent, _ book: inout SliceBook) async {
+        if EncryptedEndpointSlice.isOfChanges(name) {
+            if case .deleted = event { return book.lost(changes: name) }
+            guard !book.knowsChanges(name) else { return }
+            logger.warning(
+                "somebody else has written changes; slices tell all of it again", metadata: ["object": "\(name)"])
+            return await load(name, &book)
+        }
         switch event {
         case .deleted:
             guard book.resourceVersion(name) != nil else { return }

@@ -3,15 +3,19 @@ internal import Kubernetes
 internal import Logging
 
 extension LeaderSession {
-    /// Tells people: statuses of policies, and Events about policies and mesh resources.
+    /// Tells people: statuses of policies, and Events about policies, mesh resources and nodes.
     func runStatuses() async {
         var told: [MeshReference: MeshOutcome] = [:]
+        var nodes: [String: NodeCondition]?
         let alarm = Alarm(signal: statusesChanged, clock: clock)
         while !Task.isCancelled {
+            let begin = clock.now()
             let isGood = await writePolicyStatuses()
             told = await tellOfMesh(told)
+            nodes = await tellOfNodes(nodes)
             alarm.set(isGood ? nil : clock.now() + .seconds(5))
-            await pause(pace.statuses)
+            // Every pod is looked at, and everything else waits meanwhile: a small part of the time.
+            await pause(max(pace.statuses, (clock.now() - begin) * 40))
             await statusesChanged.wait()
         }
         alarm.set(nil)
@@ -21,11 +25,12 @@ extension LeaderSession {
         var isGood = true
         for (name, uid, before, status) in await hub.policyStatuses(board.status.translation, now: .now()) {
             guard mayWrite else { return true }
+            let witness = await hub.witness(.policies, ObjectKey(name: name))
             do throws(KubernetesError) {
                 let policy = try await api.mergePatch(
                     EncryptionPolicy.self, ObjectKey(name: name), subresource: "status",
                     body: json(["status": status]))
-                await hub.put(policy)
+                await hub.put(policy, since: witness)
                 board.count(.policies, isSuccess: true)
             } catch {
                 if error.code == .notFound { continue }
@@ -52,7 +57,8 @@ extension LeaderSession {
                 condition.type == "Conflict"
                 ? condition.status == .isTrue
                 : condition.status == .isFalse && condition.reason != "Pending" && condition.reason != "NoPods"
-            if old == nil, !isBad { continue }
+            // A new policy's first good news is that it is enforced; the rest goes without saying.
+            if old == nil, !isBad, condition.type != "Enforcing" || condition.status != .isTrue { continue }
             recorder.record(
                 isBad ? .warning : .normal, regarding: reference, reason: condition.reason, action: "Evaluate",
                 note: "\(condition.type): \(condition.message)")
@@ -83,5 +89,28 @@ extension LeaderSession {
             }
         }
         return outcomes.mapValues(\.outcome)
+    }
+
+    /// An Event at every Node whose keymgr has got ready, or says of an error.
+    ///
+    /// - Parameter before: nil for the first look of a leader: the one before it has told of those that are ready already.
+    private func tellOfNodes(_ before: [String: NodeCondition]?) async -> [String: NodeCondition] {
+        let conditions = await hub.nodeConditions
+        for (name, condition) in conditions where before?[name] != condition {
+            // As kubelet refers to its node: kubectl describe looks for that.
+            let node = ObjectReference(apiVersion: "v1", kind: Node.resource.kind, name: name, uid: name)
+            switch condition {
+            case .problem(let text):
+                recorder.record(
+                    .warning, regarding: node, reason: "EncryptionProblem", action: "Protect",
+                    note: "ebpf-xdp-keymgr: \(text)")
+            case .ready where before != nil:
+                recorder.record(
+                    .normal, regarding: node, reason: "EncryptionReady", action: "Protect",
+                    note: "ebpf-xdp-keymgr has its keys and protects the pods that it is asked to")
+            case .ready, .waiting, .silent: break
+            }
+        }
+        return conditions
     }
 }

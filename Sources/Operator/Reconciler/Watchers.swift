@@ -19,16 +19,21 @@ struct Watchers: Sendable {
         await withDiscardingTaskGroup { group in
             follow(Pod.self, &group)
             follow(Service.self, &group)
-            follow(EndpointSlice.self, &group)
             follow(Node.self, &group)
             follow(Namespace.self, &group)
             follow(EncryptionPolicy.self, &group)
             follow(EncryptionNodeObject.self, &group)
             follow(EncryptionEpochObject.self, &group)
             group.addTask {
-                await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { await hub.handle(slice: $0) }
+                var missing = MissingDefinition(logger)
+                await Reflector<SliceHeader>(api: api, clock: clock, logger: logger).run { event in
+                    missing.notice(event)
+                    await hub.handle(slice: event)
+                }
             }
+            group.addTask { await followWhenServed(EndpointSlice.self) }
             group.addTask { await followWhenServed(ServiceEntry.self) }
+            group.addTask { await followWhenServed(WorkloadEntry.self) }
             group.addTask { await followWhenServed(VirtualService.self) }
             group.addTask { await followWhenServed(DestinationRule.self) }
             group.addTask { await followWhenServed(CiliumEndpoint.self) }
@@ -38,27 +43,21 @@ struct Watchers: Sendable {
 
     private func follow<O: Inventoried>(_ type: O.Type, _ group: inout DiscardingTaskGroup) {
         group.addTask {
-            var hasComplained = false
+            var missing = MissingDefinition(logger)
             await Reflector<O>(api: api, clock: clock, logger: logger).run { event in
-                if case .failing(let error) = event, error.code == .notFound, O.resource.group == EncryptionAPI.group {
-                    if !hasComplained {
-                        logger.error(
-                            "a CRD of ours is missing: apply deploy/crds; nothing is done until it is there",
-                            metadata: ["resource": "\(O.resource.plural).\(O.resource.group)"])
-                    }
-                    hasComplained = true
-                }
+                missing.notice(event)
                 await hub.handle(event)
             }
         }
     }
 
-    /// Kinds of a mesh or a CNI, which may come and go with it.
+    /// Kinds of a mesh or a CNI, which may come and go with it, and those that an older server has in another version or not at all.
     private func followWhenServed<O: Inventoried>(_ type: O.Type) async {
-        let kind = O.kind
+        let kind = O.place.kind
         var missingSince: Duration?
         var following: (version: String, task: Task<Void, Never>)?
         var hasSeen = false
+        var hasMissed = false
         defer { following?.task.cancel() }
         while !Task.isCancelled {
             var pause = discoveryInterval
@@ -83,6 +82,11 @@ struct Watchers: Sendable {
                         if following != nil {
                             logger.notice(
                                 "the server has no such kind any more", metadata: ["resource": "\(O.resource.plural)"])
+                        } else if !kind.isOptional, !hasMissed {
+                            hasMissed = true
+                            logger.error(
+                                "the server has no such kind: it is older than Kubernetes 1.30; going on without, services lead to no pod, and mesh resources protect nothing",
+                                metadata: ["resource": "\(O.resource.plural).\(O.resource.group)"])
                         }
                         following?.task.cancel()
                         following = nil
@@ -108,5 +112,25 @@ struct Watchers: Sendable {
     /// The version to read: ours if it is served, else the newest of those that have the same shape.
     static func choose(_ served: [String], preferred: String) -> String? {
         ([preferred, "v1", "v1beta1", "v1alpha3"] + served).first { served.contains($0) }
+    }
+}
+
+/// Says once that a kind of ours is not there.
+private struct MissingDefinition {
+    private let logger: Logger
+    private var hasComplained = false
+
+    init(_ logger: Logger) {
+        self.logger = logger
+    }
+
+    mutating func notice<O: KubernetesObject>(_ event: Reflector<O>.Event) {
+        guard case .failing(let error) = event, error.code == .notFound, O.resource.group == EncryptionAPI.group,
+            !hasComplained
+        else { return }
+        hasComplained = true
+        logger.error(
+            "a CRD of ours is missing: apply deploy/crds; nothing is done until it is there",
+            metadata: ["resource": "\(O.resource.plural).\(O.resource.group)"])
     }
 }

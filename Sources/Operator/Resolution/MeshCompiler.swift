@@ -44,7 +44,8 @@ struct MeshCompiler {
             rules.workloads[namespace, default: []].append(.init(labels: labels, ask: ask))
             outcome.selectsWorkloads = true
         }
-        for text in entry.endpoints where !text.hasPrefix("unix:") {
+        let workloads = entry.workloadLabels.map { entries(in: namespace, with: $0).map(\.address) } ?? []
+        for text in entry.endpoints + workloads where !text.hasPrefix("unix:") {
             if let address = try? IPAddress(text) {
                 rules.addresses[address, default: []].append(ask)
                 outcome.selectsWorkloads = true
@@ -52,6 +53,10 @@ struct MeshCompiler {
                 services.formUnion(
                     resolve(HostName(text, namespace: namespace, clusterDomain: input.clusterDomain), from: namespace))
             }
+        }
+        for prefix in entry.destinations {
+            rules.prefixes[prefix, default: []].append(ask)
+            outcome.selectsWorkloads = true
         }
         for service in services { add(.init(ask: ask, subset: nil), to: service) }
         outcome.services = services.sorted()
@@ -201,8 +206,25 @@ struct MeshCompiler {
         rules.services[service, default: .init(name: service, selector: selector, asks: [])].asks.append(ask)
     }
 
+    /// WorkloadEntries of a namespace that a selector of labels takes for workloads.
+    private func entries(in namespace: String, with labels: [String: String]) -> [WorkloadEntryFacts] {
+        input.workloadEntries.filter { $0.key.namespace == namespace && labels.isContained(in: $0.value.labels) }
+            .map(\.value)
+    }
+
+    /// Services of Kubernetes select WorkloadEntries, too, as a mesh understands them.
+    private mutating func addWorkloads(of service: Rules.ServiceRule) {
+        guard !service.selector.isEmpty, !input.workloadEntries.isEmpty else { return }
+        for workload in entries(in: service.name.namespace ?? "", with: service.selector) {
+            if let address = try? IPAddress(workload.address) {
+                rules.addresses[address, default: []] += service.asks(of: workload.labels)
+            }
+        }
+    }
+
     private mutating func finish() {
         for (name, service) in rules.services {
+            addWorkloads(of: service)
             guard let first = service.selector.min(by: { $0.key < $1.key }) else { continue }
             let place = Rules.Place(namespace: name.namespace ?? "", key: first.key, value: first.value)
             rules.servicesByLabel[place, default: []].append(name)

@@ -1,11 +1,13 @@
 internal import Cluster
 internal import Kubernetes
+internal import Netlink
 
 /// What rules are made of, trimmed to what matters: two of these that are equal make equal rules.
 struct MeshInput: Sendable {
     var clusterDomain = "cluster.local"
     var services: [ServiceName: ServiceFacts] = [:]
     var serviceEntries: [ObjectKey: ServiceEntryFacts] = [:]
+    var workloadEntries: [ObjectKey: WorkloadEntryFacts] = [:]
     var virtualServices: [ObjectKey: VirtualServiceFacts] = [:]
     var destinationRules: [ObjectKey: DestinationRuleFacts] = [:]
     var namespaceLabels: [String: [String: String]] = [:]
@@ -32,6 +34,8 @@ struct ServiceEntryFacts: Sendable, Hashable {
     var hosts: [String]
     var exportTo: [String]
     var endpoints: [String]
+    /// Prefixes that traffic goes to itself, as it was addressed.
+    var destinations: [IPPrefix]
     var workloadLabels: [String: String]?
     var isExternal: Bool
 
@@ -43,6 +47,31 @@ struct ServiceEntryFacts: Sendable, Hashable {
         workloadLabels = entry.spec?.workloadSelector.map { $0.labels ?? [:] }
         // MESH_EXTERNAL is what it is when it is not there.
         isExternal = entry.spec?.location != "MESH_INTERNAL"
+        // With any other resolution they are virtual, and what is behind them stands among the endpoints. Of an external service they are
+        // networks elsewhere, however much they may overlap with those of pods.
+        let isDirect = entry.spec?.resolution ?? "NONE" == "NONE" && !isExternal
+        destinations = isDirect ? (entry.spec?.addresses ?? []).compactMap(Self.prefix) : []
+    }
+}
+
+extension ServiceEntryFacts {
+    /// An address, or a prefix, whose bits right of its length do not matter there: 192.192.192.192/24 is 192.192.192.0/24.
+    private static func prefix(_ text: String) -> IPPrefix? {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count <= 2, let address = try? IPAddress(parts[0]) else { return nil }
+        guard parts.count == 2 else { return IPPrefix(address: address, length: 128) }
+        guard let length = UInt8(parts[1]), length <= (address.isIPv4 ? 32 : 128) else { return nil }
+        return IPPrefix(containing: address, length: address.isIPv4 ? length + 96 : length)
+    }
+}
+
+struct WorkloadEntryFacts: Sendable, Hashable {
+    var address: String
+    var labels: [String: String]
+
+    init(_ entry: WorkloadEntry) {
+        address = entry.spec?.address ?? ""
+        labels = entry.spec?.labels ?? [:]
     }
 }
 

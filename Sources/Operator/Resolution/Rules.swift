@@ -39,6 +39,8 @@ public struct Rules: Sendable {
     var servicesByLabel: [Place: [ServiceName]] = [:]
     var workloads: [String: [WorkloadAsk]] = [:]
     var addresses: [IPAddress: [Ask]] = [:]
+    /// What is asked of everybody in a network.
+    var prefixes: [IPPrefix: [Ask]] = [:]
     var namespaceLabels: [String: [String: String]] = [:]
 
     /// No rules.

@@ -62,6 +62,50 @@ public struct Pod: KubernetesObject {
         }
     }
 
+    /// Reads a pod without Codable: most events are pods', and most of a pod nobody here reads.
+    public static func read(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> Pod? {
+        var metadata: ObjectMeta?
+        var spec: Spec?
+        var status: Status?
+        try json.object { (json, key) throws(JSONReader.Unexpected) in
+            switch key {
+            case "metadata": metadata = try ObjectMeta(json: &json, annotations: "ebpf.xdp/")
+            case "spec":
+                var read = Spec()
+                try json.object { (json, key) throws(JSONReader.Unexpected) in
+                    switch key {
+                    case "nodeName": read.nodeName = try json.string()
+                    case "hostNetwork": read.hostNetwork = try json.null() ? nil : try json.bool()
+                    default: try json.skip()
+                    }
+                }
+                spec = read
+            case "status":
+                var read = Status()
+                try json.object { (json, key) throws(JSONReader.Unexpected) in
+                    switch key {
+                    case "phase": read.phase = try json.string()
+                    case "podIP": read.podIP = try json.string()
+                    case "podIPs":
+                        var addresses: [PodIP] = []
+                        try json.array { (json) throws(JSONReader.Unexpected) in
+                            try json.object { (json, key) throws(JSONReader.Unexpected) in
+                                guard key == "ip" else { return try json.skip() }
+                                if let ip = try json.string() { addresses.append(PodIP(ip: ip)) }
+                            }
+                        }
+                        read.podIPs = addresses
+                    default: try json.skip()
+                    }
+                }
+                status = read
+            default: try json.skip()
+            }
+        }
+        guard let metadata else { throw JSONReader.Unexpected() }
+        return Pod(metadata: metadata, spec: spec, status: status)
+    }
+
     /// Drops annotations that are not ours.
     public mutating func trim() {
         metadata.annotations = metadata.annotations?.filter { $0.key.hasPrefix("ebpf.xdp/") }

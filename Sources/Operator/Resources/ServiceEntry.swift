@@ -1,68 +1,77 @@
-public import Kubernetes
+internal import Kubernetes
 
 /// networking.istio.io ServiceEntry, trimmed. Served alike as v1, v1beta1 and v1alpha3.
-public struct ServiceEntry: KubernetesObject {
+struct ServiceEntry: KubernetesObject {
     /// `serviceentries`
-    public static let resource = ResourceKind(
+    static let resource = ResourceKind(
         group: "networking.istio.io", version: "v1", kind: "ServiceEntry", plural: "serviceentries", isNamespaced: true
     )
 
     /// Namespace, name.
-    public var metadata: ObjectMeta
+    var metadata: ObjectMeta
     /// What it adds to the mesh.
-    public var spec: Spec?
-
-    /// Makes an entry.
-    public init(metadata: ObjectMeta, spec: Spec? = nil) {
-        self.metadata = metadata
-        self.spec = spec
-    }
+    var spec: Spec?
 
     /// What it adds to the mesh.
-    public struct Spec: Codable, Sendable {
+    struct Spec: Codable, Sendable {
         /// Names of the service.
-        public var hosts: [String]?
+        var hosts: [String]?
+        /// Addresses and prefixes of the service: virtual ones, or with resolution NONE where traffic goes.
+        var addresses: [String]?
         /// MESH_EXTERNAL or MESH_INTERNAL.
-        public var location: String?
+        var location: String?
         /// NONE, STATIC, DNS, DNS_ROUND_ROBIN.
-        public var resolution: String?
+        var resolution: String?
         /// Namespaces that see it: names, "." for its own, "*" for all, "~" for none.
-        public var exportTo: [String]?
+        var exportTo: [String]?
         /// Who is behind it, by address or name.
-        public var endpoints: [Workload]?
+        var endpoints: [Workload]?
         /// Who is behind it, by labels in its own namespace.
-        public var workloadSelector: WorkloadSelector?
-
-        /// Makes a spec.
-        public init(hosts: [String]) {
-            self.hosts = hosts
-        }
+        var workloadSelector: WorkloadSelector?
     }
 
     /// A workload, by address.
-    public struct Workload: Codable, Sendable {
+    struct Workload: Codable, Sendable {
         /// An IP address, a name, or the path of a unix socket.
-        public var address: String?
-
-        /// Makes a workload.
-        public init(address: String) {
-            self.address = address
-        }
+        var address: String?
     }
 
     /// Selects workloads of a namespace.
-    public struct WorkloadSelector: Codable, Sendable {
+    struct WorkloadSelector: Codable, Sendable {
         /// All of these.
-        public var labels: [String: String]?
-
-        /// Makes a selector.
-        public init(labels: [String: String]) {
-            self.labels = labels
-        }
+        var labels: [String: String]?
     }
 
     /// Drops what nobody reads.
-    public mutating func trim() {
+    mutating func trim() {
+        metadata.annotations = nil
+        metadata.labels = nil
+    }
+}
+
+/// networking.istio.io WorkloadEntry, trimmed: a workload that is no pod of its own name, with labels as if it were one. Served alike as
+/// v1, v1beta1 and v1alpha3.
+struct WorkloadEntry: KubernetesObject {
+    /// `workloadentries`
+    static let resource = ResourceKind(
+        group: "networking.istio.io", version: "v1", kind: "WorkloadEntry", plural: "workloadentries",
+        isNamespaced: true)
+
+    /// Namespace, name.
+    var metadata: ObjectMeta
+    /// Where it is, and which one.
+    var spec: Spec?
+
+    /// Where it is, and which one.
+    struct Spec: Codable, Sendable {
+        /// An IP address, a name, or the path of a unix socket.
+        var address: String?
+        /// What selectors go by.
+        var labels: [String: String]?
+    }
+
+    /// Drops what nobody reads.
+    mutating func trim() {
         metadata.annotations = nil
         metadata.labels = nil
     }

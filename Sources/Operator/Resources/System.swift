@@ -58,4 +58,42 @@ struct SliceHeader: KubernetesObject {
     struct Spec: Codable, Sendable {
         var sequence: Int64?
     }
+
+    /// Without a look at its thousand addresses.
+    static func read(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> SliceHeader? {
+        var metadata: ObjectMeta?
+        var spec: Spec?
+        try json.object { (json, key) throws(JSONReader.Unexpected) in
+            switch key {
+            case "metadata": metadata = try ObjectMeta(json: &json, annotations: "ebpf.xdp/")
+            case "spec":
+                var read = Spec()
+                try json.object { (json, key) throws(JSONReader.Unexpected) in
+                    guard key == "sequence" else { return try json.skip() }
+                    read.sequence = try json.integer()
+                }
+                spec = read
+            default: try json.skip()
+            }
+        }
+        guard let metadata else { throw JSONReader.Unexpected() }
+        return SliceHeader(metadata: metadata, spec: spec)
+    }
+}
+
+/// A node's metadata, without what it says and what is wanted of it.
+struct EncryptionNodeHeader: KubernetesObject {
+    static let resource = EncryptionNodeObject.resource
+
+    var metadata: ObjectMeta
+
+    static func read(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> EncryptionNodeHeader? {
+        var metadata: ObjectMeta?
+        try json.object { (json, key) throws(JSONReader.Unexpected) in
+            guard key == "metadata" else { return try json.skip() }
+            metadata = try ObjectMeta(json: &json, annotations: "ebpf.xdp/")
+        }
+        guard let metadata else { throw JSONReader.Unexpected() }
+        return EncryptionNodeHeader(metadata: metadata)
+    }
 }

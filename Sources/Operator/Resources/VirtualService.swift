@@ -1,153 +1,107 @@
-public import Kubernetes
+internal import Kubernetes
 
 /// networking.istio.io VirtualService, trimmed to where traffic goes. Served alike as v1, v1beta1 and v1alpha3.
-public struct VirtualService: KubernetesObject {
+struct VirtualService: KubernetesObject {
     /// `virtualservices`
-    public static let resource = ResourceKind(
+    static let resource = ResourceKind(
         group: "networking.istio.io", version: "v1", kind: "VirtualService", plural: "virtualservices",
         isNamespaced: true)
 
     /// Namespace, name.
-    public var metadata: ObjectMeta
+    var metadata: ObjectMeta
     /// Where traffic goes.
-    public var spec: Spec?
-
-    /// Makes a virtual service.
-    public init(metadata: ObjectMeta, spec: Spec? = nil) {
-        self.metadata = metadata
-        self.spec = spec
-    }
+    var spec: Spec?
 
     /// Where traffic goes.
-    public struct Spec: Codable, Sendable {
+    struct Spec: Codable, Sendable {
         /// What clients ask for.
-        public var hosts: [String]?
+        var hosts: [String]?
         /// Gateways that it applies to; "mesh" for the sidecars, which is also meant when there are none.
-        public var gateways: [String]?
+        var gateways: [String]?
         /// Namespaces that see it: names, "." for its own, "*" for all, "~" for none.
-        public var exportTo: [String]?
+        var exportTo: [String]?
         /// Routes of HTTP, HTTP/2 and gRPC.
-        public var http: [HTTPRoute]?
+        var http: [HTTPRoute]?
         /// Routes of TLS that is passed through.
-        public var tls: [Route]?
+        var tls: [Route]?
         /// Routes of everything else.
-        public var tcp: [Route]?
-
-        /// Makes a spec.
-        public init(hosts: [String]) {
-            self.hosts = hosts
-        }
+        var tcp: [Route]?
     }
 
     /// Routes of HTTP.
-    public struct HTTPRoute: Codable, Sendable {
+    struct HTTPRoute: Codable, Sendable {
         /// Where requests go.
-        public var route: [WeightedDestination]?
+        var route: [WeightedDestination]?
         /// Where a copy goes.
-        public var mirror: Destination?
+        var mirror: Destination?
         /// Where copies go.
-        public var mirrors: [WeightedDestination]?
-
-        /// Makes a route.
-        public init(route: [WeightedDestination]? = nil, mirror: Destination? = nil) {
-            self.route = route
-            self.mirror = mirror
-        }
+        var mirrors: [WeightedDestination]?
     }
 
     /// Routes of connections.
-    public struct Route: Codable, Sendable {
+    struct Route: Codable, Sendable {
         /// Where they go.
-        public var route: [WeightedDestination]?
-
-        /// Makes a route.
-        public init(route: [WeightedDestination]) {
-            self.route = route
-        }
+        var route: [WeightedDestination]?
     }
 
     /// A destination with its share.
-    public struct WeightedDestination: Codable, Sendable {
+    struct WeightedDestination: Codable, Sendable {
         /// Where.
-        public var destination: Destination?
+        var destination: Destination?
 
         /// Makes a destination.
-        public init(_ destination: Destination) {
+        init(_ destination: Destination) {
             self.destination = destination
         }
     }
 
     /// A service, or a part of its pods.
-    public struct Destination: Codable, Sendable, Hashable {
+    struct Destination: Codable, Sendable, Hashable {
         /// Name of the service.
-        public var host: String?
+        var host: String?
         /// Name of a subset that a DestinationRule has.
-        public var subset: String?
-
-        /// Makes a destination.
-        public init(host: String, subset: String? = nil) {
-            self.host = host
-            self.subset = subset
-        }
+        var subset: String?
     }
 
     /// Drops what nobody reads.
-    public mutating func trim() {
+    mutating func trim() {
         metadata.annotations = nil
         metadata.labels = nil
     }
 }
 
 /// networking.istio.io DestinationRule, trimmed to its subsets. Served alike as v1, v1beta1 and v1alpha3.
-public struct DestinationRule: KubernetesObject {
+struct DestinationRule: KubernetesObject {
     /// `destinationrules`
-    public static let resource = ResourceKind(
+    static let resource = ResourceKind(
         group: "networking.istio.io", version: "v1", kind: "DestinationRule", plural: "destinationrules",
         isNamespaced: true)
 
     /// Namespace, name.
-    public var metadata: ObjectMeta
+    var metadata: ObjectMeta
     /// The subsets.
-    public var spec: Spec?
-
-    /// Makes a rule.
-    public init(metadata: ObjectMeta, spec: Spec? = nil) {
-        self.metadata = metadata
-        self.spec = spec
-    }
+    var spec: Spec?
 
     /// The subsets.
-    public struct Spec: Codable, Sendable {
+    struct Spec: Codable, Sendable {
         /// Name of the service.
-        public var host: String?
+        var host: String?
         /// Named parts of its pods.
-        public var subsets: [Subset]?
+        var subsets: [Subset]?
         /// Namespaces that see it: names, "." for its own, "*" for all, "~" for none.
-        public var exportTo: [String]?
-
-        /// Makes a spec.
-        public init(host: String, subsets: [Subset]) {
-            self.host = host
-            self.subsets = subsets
-        }
+        var exportTo: [String]?
     }
 
     /// A named part of the pods of a service.
-    public struct Subset: Codable, Sendable {
+    struct Subset: Codable, Sendable {
         /// Its name.
-        public var name: String?
+        var name: String?
         /// Labels that its pods have beside those of the service.
-        public var labels: [String: String]?
-
-        /// Makes a subset.
-        public init(name: String, labels: [String: String]) {
-            self.name = name
-            self.labels = labels
-        }
+        var labels: [String: String]?
     }
 
     /// Drops what nobody reads.
-    public mutating func trim() {
+    mutating func trim() {
         metadata.annotations = nil
         metadata.labels = nil
     }

@@ -19,7 +19,7 @@ import Testing
     private func objects(_ nodes: [NodeEntry], sequence: Int64 = 10) -> KubernetesObjects {
         var objects = KubernetesObjects()
         objects.cluster = Cluster(id: .random())
-        objects.slices = ["a": .init(sequence: sequence, nodes: nodes)]
+        objects.view = SliceView(["a": .init(sequence: sequence, nodes: nodes)])
         objects.isSynced = true
         return objects
     }
@@ -101,9 +101,28 @@ import Testing
     func moving() {
         var reader = KubernetesReader(name: "a")
         var objects = objects([entry("b", report(2, revision: 1), [(1, 1)])], sequence: 10)
-        objects.slices["b"] = .init(sequence: 11, nodes: [entry("b", report(2, revision: 2), [(1, 1), (2, 11)])])
+        objects.view.put(
+            "c", .init(sequence: 11, nodes: [entry("b", report(2, revision: 2), [(1, 1), (2, 11)])]))
         let reading = read(&reader, objects)
         #expect(reading?.snapshot.nodes["b"]?.revision == 2)
         #expect(reading?.sequence == 11 && reading?.due == 11)
+    }
+
+    @Test("A node whose change was missed stays as it was, and nothing new is acknowledged")
+    func missed() {
+        var reader = KubernetesReader(name: "a")
+        var objects = objects([entry("b", report(2, revision: 1), [(1, 1)])], sequence: 10)
+        #expect(read(&reader, objects)?.sequence == 10)
+        var change = NodeChange(name: "b", after: 11)
+        change.revision = 3
+        objects.view.put("changes-12", .init(sequence: 12, changes: [change]))
+        let reading = read(&reader, objects)
+        #expect(reading?.snapshot.nodes["b"]?.revision == 1)
+        #expect(reading?.snapshot.isComplete(.nodes) == true)
+        #expect(reading?.sequence == 10)
+        objects.view.put(
+            "a", .init(sequence: 13, nodes: [entry("b", report(2, revision: 3), [(1, 1), (3, 12)])]))
+        #expect(read(&reader, objects)?.snapshot.nodes["b"]?.revision == 3)
+        #expect(read(&reader, objects)?.sequence == 13)
     }
 }

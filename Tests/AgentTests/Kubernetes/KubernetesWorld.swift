@@ -13,7 +13,7 @@ final class KubernetesWorld {
     let world: World
     /// What the API server has: the status of each node.
     var statuses: [String: NodeReport] = [:]
-    /// Every write of a slice, in order.
+    /// Every write of a slice or of changes, in order.
     var log: [(slice: String, spec: EncryptedEndpointSlice.Spec)] = []
     var agents: [String: Agent] = [:]
     var clock = Duration.zero
@@ -55,15 +55,31 @@ final class KubernetesWorld {
 
     private func slice(of name: String) -> String { name.utf8.reduce(0) { $0 &+ Int($1) } % 2 == 0 ? "even" : "odd" }
 
-    /// The slices after the first `count` writes.
-    func slices(_ count: Int) -> [String: EncryptedEndpointSlice.Spec] {
+    /// The objects after the first `count` writes.
+    func objects(_ count: Int) -> [String: EncryptedEndpointSlice.Spec] {
         log[..<count].reduce(into: [:]) { $0[$1.slice] = $1.spec }
+    }
+
+    /// Every other write, where that is possible, is one of changes.
+    private func changes(_ before: [NodeEntry], _ entries: [NodeEntry], _ sequence: Int64) -> [NodeChange]? {
+        guard sequence % 2 == 0, before.map(\.name) == entries.map(\.name) else { return nil }
+        let view = SliceView(objects(log.count))
+        var list: [NodeChange] = []
+        for (old, new) in zip(before, entries) where old != new {
+            guard let at = view.peers[old.name]?.at, let change = NodeChange(old, after: at, to: new.report) else {
+                return nil
+            }
+            list.append(change)
+        }
+        return list
     }
 
     /// Folds statuses into one slice, if there is something new. Returns whether there was.
     @discardableResult func fold(_ slice: String) -> Bool {
         let sequence = (log.last?.spec.sequence ?? 0) + 1
-        let before = slices(log.count)[slice]?.nodes ?? []
+        let view = SliceView(objects(log.count))
+        let before = view.peers.values.map(\.entry).filter { self.slice(of: $0.name) == slice }
+            .sorted { $0.name < $1.name }
         var entries: [NodeEntry] = []
         for (name, report) in statuses.sorted(by: { $0.key < $1.key }) where self.slice(of: name) == slice {
             guard var entry = before.first(where: { $0.name == name }), entry.report.incarnation == report.incarnation
@@ -82,7 +98,11 @@ final class KubernetesWorld {
             entries.append(entry)
         }
         guard entries != before else { return false }
-        log.append((slice, .init(sequence: sequence, nodes: entries)))
+        if let changes = changes(before, entries, sequence) {
+            log.append((EncryptedEndpointSlice.changesName(sequence), .init(sequence: sequence, changes: changes)))
+        } else {
+            log.append((slice, .init(sequence: sequence, nodes: entries)))
+        }
         return true
     }
 
@@ -105,7 +125,7 @@ final class KubernetesWorld {
         }
         var objects = KubernetesObjects()
         objects.cluster = world.cluster
-        objects.slices = slices(agent.position)
+        objects.view = SliceView(self.objects(agent.position))
         objects.epochs = agent.epochs
         objects.isSynced = true
         let published = agent.node.copy.current ?? statuses[agent.node.name]?.node
@@ -142,6 +162,7 @@ final class KubernetesWorld {
             if let dek = world.deks[epoch] { node.keyring.add(dek, epoch: epoch) }
         }
         let now = world.now
+        if reading.sequence % 2 == 0 { _ = node.reconciler?.follow(reading.snapshot) }
         guard let report = node.reconciler?.reconcile(reading.snapshot, keyring: node.keyring, clock: { now }) else {
             return
         }
