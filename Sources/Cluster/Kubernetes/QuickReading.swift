@@ -192,7 +192,7 @@ extension NodeChange {
             case "removed": change.removed = try json.strings()
             case "endpoints":
                 try json.array { (json) throws(JSONReader.Unexpected) in
-                    change.endpoints.append(try changedEndpoint(&json))
+                    change.endpoints.append(try publishedEndpoint(&json, isChange: true))
                 }
             case "epochs":
                 var read: [Epoch] = []
@@ -224,14 +224,16 @@ extension NodeChange {
     }
 }
 
-/// An endpoint of a change; `since` is 0 where it is the change's revision.
-private func changedEndpoint(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> EncryptionNode.PublishedEndpoint
-{
+/// An endpoint. With `isChange` it is one of a change, where what goes without saying is left out: `since` is 0 where it is the change's
+/// revision.
+private func publishedEndpoint(
+    _ json: inout JSONReader, isChange: Bool = false
+) throws(JSONReader.Unexpected) -> EncryptionNode.PublishedEndpoint {
     var name: EndpointName?
     var addresses: [IPAddress]?
-    var mode = Mode?.some(.strict)
-    var state = EncryptionNode.State?.some(.ready)
-    var (since, until): (UInt32, UInt32) = (0, 0)
+    var mode: Mode? = isChange ? .strict : nil
+    var state: EncryptionNode.State? = isChange ? .ready : nil
+    var (since, until): (UInt32?, UInt32?) = isChange ? (0, 0) : (nil, nil)
     var withdrawnAt: Timestamp?
     try json.object { (json, key) throws(JSONReader.Unexpected) in
         switch key {
@@ -245,8 +247,8 @@ private func changedEndpoint(_ json: inout JSONReader) throws(JSONReader.Unexpec
         default: try json.skip()
         }
     }
-    guard let name, let addresses, let mode, let state else { throw JSONReader.Unexpected() }
-    return .init(
+    guard let name, let addresses, let mode, let state, let since, let until else { throw JSONReader.Unexpected() }
+    return EncryptionNode.PublishedEndpoint(
         key: name, addresses: addresses, mode: mode, state: state, since: since, until: until,
         withdrawnAt: withdrawnAt)
 }
@@ -307,7 +309,7 @@ private struct PartialReport {
         case "revision": revision = try json.null() ? 0 : try json.integer()
         case "endpoints":
             var read: [EncryptionNode.PublishedEndpoint] = []
-            try json.array { (json) throws(JSONReader.Unexpected) in read.append(try endpoint(&json)) }
+            try json.array { (json) throws(JSONReader.Unexpected) in read.append(try publishedEndpoint(&json)) }
             // As large as it has to be: an array that has grown has room for twice as many.
             endpoints = read.map(\.self)
         case "epochs":
@@ -321,33 +323,6 @@ private struct PartialReport {
         default: return false
         }
         return true
-    }
-
-    private func endpoint(
-        _ json: inout JSONReader
-    ) throws(JSONReader.Unexpected) -> EncryptionNode.PublishedEndpoint {
-        var name: EndpointName?
-        var addresses: [IPAddress]?
-        var mode: Mode?
-        var state: EncryptionNode.State?
-        var (since, until) = (UInt32?.none, UInt32?.none)
-        var withdrawnAt: Timestamp?
-        try json.object { (json, key) throws(JSONReader.Unexpected) in
-            switch key {
-            case "name": name = EndpointName(utf8: try json.text().bytes)
-            case "addresses": addresses = try json.addresses()
-            case "mode": mode = try json.mode()
-            case "state": state = try json.state()
-            case "since": since = try json.integer()
-            case "until": until = try json.integer()
-            case "withdrawnAt": withdrawnAt = try json.timestamp()
-            default: try json.skip()
-            }
-        }
-        guard let name, let addresses, let mode, let state, let since, let until else { throw JSONReader.Unexpected() }
-        return EncryptionNode.PublishedEndpoint(
-            key: name, addresses: addresses, mode: mode, state: state, since: since, until: until,
-            withdrawnAt: withdrawnAt)
     }
 
     func report() throws(JSONReader.Unexpected) -> NodeReport {
