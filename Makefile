@@ -9,6 +9,8 @@ DEBIAN_PACKAGES := bpftool ca-certificates ethtool iperf3 iproute2 iputils-ping 
 	linux-libc-dev make openssl pkg-config procps python3 python3-venv tcpdump zlib1g-dev
 # For virtual machines with other kernels.
 KERNEL_TEST_PACKAGES := binutils busybox-static cpio dash kmod qemu-system-x86 util-linux
+# For building an API server.
+API_SERVER_PACKAGES := dpkg-dev
 PYPI_PACKAGES := cryptography cryptography_vectors pytest pyyaml
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -110,6 +112,7 @@ test-kube: setup ## run everything about Kubernetes: API client, operator, agent
 	exit $$failed
 
 test-apiserver: setup .venv-kube/ready ## the same end to end on a real kube-apiserver, built of Debian's sources the first time, and CEL checks (needs root)
+	@$(MAKE) -s setup DEBIAN_PACKAGES='$(API_SERVER_PACKAGES)'
 	swift build --build-tests
 	$(SUDO) Tests/kube/real/run
 
