@@ -107,14 +107,15 @@ let package = Package(
             dependencies: [
                 "Agent", "Cluster", "Commands", "CSys", "Datapath", "Keys", "KMS", "Kubernetes", "Secrets", "Telemetry",
                 arguments, logging, lifecycle, signals,
+                .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "operatorcli",
             dependencies: [
                 "CSys", "Cluster", "Commands", "KMS", "Kubernetes", "Operator", "Secrets", "Telemetry", arguments,
-                logging,
-                lifecycle, signals,
+                logging, lifecycle, signals,
+                .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: swiftSettings),
         .executableTarget(

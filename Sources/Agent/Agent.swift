@@ -31,8 +31,8 @@ public actor Agent: Service {
     /// What has arrived from outside and was not looked at yet.
     private final class Inbox: Sendable {
         let reading = Mutex<(reading: Reading, number: Int)?>(nil)
-        /// What the runtime directory has of our node's object.
-        let remembered = Mutex<EncryptionNode?>(nil)
+        /// What the runtime directory has of our node's object: `RuntimeDirectory.mark`.
+        let remembered = Mutex<Int?>(nil)
         /// What is being reconciled.
         let current = Mutex<Reading?>(nil)
         let wakes: AsyncStream<Void>
@@ -163,10 +163,8 @@ public actor Agent: Service {
         let now = Timestamp.now()
         let snapshot = reading.snapshot
         if reconciler == nil { reconciler = makeReconciler(snapshot) }
-        guard var reconciler else { return .seconds(1) }
-
         var problems = snapshot.problems
-        let live = liveEpochs(snapshot, reconciler.published, now)
+        let live = liveEpochs(snapshot, reconciler?.published, now)
         // Without the cluster's object nothing is known: leases of an earlier run go on.
         if snapshot.cluster != nil {
             await keeper.want(wrappedDEKs(live, snapshot, &problems), nodes: snapshot.nodes.count)
@@ -182,8 +180,17 @@ public actor Agent: Service {
         keyring.keep(only: live.filter { !lapsed.contains($0) })
 
         inbox.current.withLock { $0 = reading }
-        var report = reconciler.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
-        self.reconciler = reconciler
+        // Kept, it would soon be another version of every list of the cluster.
+        defer { inbox.current.withLock { $0 = nil } }
+        // In place: a copy of it would keep what the last one left of every address while this one makes that anew.
+        guard var report = reconciler?.reconcile(snapshot, keyring: keyring, lapsed: lapsed, clock: Timestamp.now)
+        else { return .seconds(1) }
+        // Of other nodes' addresses, of which there may be a hundred thousand, nothing is asked from here on.
+        report.state = report.state.map { state in
+            var state = state
+            state.endpoints = state.endpoints.filter { $0.value.isLocal }
+            return state
+        }
         epochFloor = report.state?.epochFloor ?? epochFloor
         // One line each for what a person can read.
         let level = report.changes.count > 20 ? Logger.Level.debug : .info
@@ -200,7 +207,7 @@ public actor Agent: Service {
         }
         problems = Set(problems.map(source.describe))
         report.problems = problems
-        source.reconciled(report, reading, published: reconciler.published)
+        source.reconciled(report, reading, published: reconciler?.published)
         show(problems)
         write(report, snapshot, problems, kmsStatus.sentence, now)
         if !report.changes.isEmpty {
@@ -230,10 +237,10 @@ public actor Agent: Service {
             datapath: datapath, published: published
         ) { node in
             try inbox.remembered.withLock { remembered in
-                let node = RuntimeDirectory.remembered(node)
-                guard node != remembered else { return }
+                let mark = RuntimeDirectory.mark(node)
+                guard mark != remembered else { return }
                 try directory.write(node)
-                remembered = node
+                remembered = mark
             }
             if let reading = inbox.current.withLock({ $0 }) { try source.publish(node, reading) }
         }

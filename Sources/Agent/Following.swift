@@ -15,8 +15,10 @@ struct Following: Sendable {
     /// Addresses that are left to the next plan.
     private var contested: Set<IPAddress>
     private let slots: [NodeID: UInt32]
-    /// Nodes whose lists are in force.
+    /// What was read last: of all nodes but those that are left, it is in force.
     private var nodes: [String: EncryptionNode]
+    /// Nodes that are left to the next plan.
+    private var left: Set<String> = []
 
     /// Takes a situation in which nothing was left to do.
     init(_ situation: Situation) {
@@ -25,17 +27,23 @@ struct Following: Sendable {
         contested = situation.remote.contested
         for (address, entry) in situation.observed.endpoints where entry.isLocal { contested.insert(address) }
         slots = situation.slots
-        nodes = situation.peers
+        nodes = situation.snapshot.nodes
+        if !situation.frozen.isEmpty {
+            left = Set(nodes.filter { situation.frozen.contains($0.value.id) }.keys)
+        }
     }
 
     /// What can be done at once to go on to newer lists.
     mutating func changes(to newer: [String: EncryptionNode]) -> [Change] {
         var gone: Set<IPAddress> = []
         var come: [IPAddress: EndpointEntry] = [:]
-        for (name, node) in newer where name != self.name {
+        for (name, node) in newer where name != self.name && !left.contains(name) {
             guard let before = nodes[name], before.id == node.id, before.incarnation == node.incarnation,
                 let slot = slots[node.id]
-            else { continue }
+            else {
+                left.insert(name)
+                continue
+            }
             // Lists that have not changed are in the same memory.
             guard before.endpoints != node.endpoints else { continue }
             let (old, new) = (list(before), list(node))
@@ -56,8 +64,9 @@ struct Following: Sendable {
                 come[address] = EndpointEntry(
                     place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
             }
-            nodes[name] = node
         }
+        // The same memory as the reading's, with thousands of nodes in it.
+        nodes = newer
         return gone.sorted().map { .removeEndpoint($0) }
             + come.sorted { $0.key < $1.key }.map { .setEndpoint($0.key, $0.value) }
     }

@@ -125,7 +125,7 @@ private struct Planner {
 
     private mutating func removePeers() {
         guard situation.snapshot.isComplete(.nodes) else { return }
-        let wanted = Set(situation.peers.values.map(\.id))
+        let wanted = Set(situation.peers.map(\.value.id))
         for (slot, peer) in observed.peers.sorted(by: { $0.key < $1.key }) {
             if situation.frozen.contains(peer.nodeID) { continue }
             if wanted.contains(peer.nodeID), slots[peer.nodeID] == slot { continue }
@@ -196,7 +196,7 @@ private struct Planner {
     }
 
     private mutating func acknowledgements() {
-        for peer in situation.peers.values.sorted(by: { $0.id < $1.id }) {
+        for (_, peer) in situation.peers.sorted(by: { $0.value.id < $1.value.id }) {
             guard let slot = slots[peer.id] else { continue }
             let acknowledged = situation.sendable(to: peer)
             let current = observed.peers[slot].map { $0.nodeID == peer.id ? $0.acknowledged : 0 } ?? 0
@@ -331,7 +331,7 @@ private struct Planner {
         if deadline <= situation.now { return true }
         plan.nextChange = min(plan.nextChange ?? deadline, deadline)
         return situation.snapshot.isComplete(.nodes)
-            && situation.peers.values.allSatisfy { situation.acknowledged(by: $0) >= endpoint.until }
+            && situation.peers.allSatisfy { situation.acknowledged(by: $0.value) >= endpoint.until }
     }
 
     private mutating func reportOverlaps(_ desired: [String: EncryptedEndpoint]) {
@@ -374,7 +374,7 @@ private struct Planner {
         for (address, slot) in gone.sorted(by: { $0.address < $1.address }) {
             let node = observed.peers[slot]?.nodeID
             if node.map({ situation.frozen.contains($0) }) ?? false { continue }
-            let isKnown = situation.peers.values.contains { $0.id == node }
+            let isKnown = situation.peers.contains { $0.value.id == node }
             // Where the peer itself has gone, its endpoints were removed with it.
             if isKnown || (node == nil && situation.snapshot.isComplete(.nodes)) {
                 plan.changes.append(.removeEndpoint(address))

@@ -68,7 +68,8 @@ public struct Reconciler {
         retryUnreachable(snapshot)
         var isBlocked = false
         for _ in 0..<Self.maximumPasses {
-            if let published { snapshot.nodes[name] = published }
+            // Most often it is the one that was read, and the dictionary of all nodes is not copied.
+            if let published, snapshot.nodes[name] != published { snapshot.nodes[name] = published }
             // Asked for each time: what is published must not be dated before it was done.
             let now = clock()
             // Not two at a time: it holds every address of the cluster.

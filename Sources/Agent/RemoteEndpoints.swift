@@ -27,9 +27,9 @@ struct RemoteEndpoints: Sendable {
 
     /// Where two nodes claim an address, a ready endpoint beats one that is ending (that is how an address moves); of two ready
     /// ones the one that the kernel already has stays, as strict as it can be, and both are named in an error.
-    init(peers: [String: EncryptionNode], observed: DatapathState) {
+    init(peers: Peers, observed: DatapathState) {
         claims.reserveCapacity(observed.endpoints.count)
-        for node in peers.values {
+        for (_, node) in peers {
             for endpoint in node.endpoints {
                 let claim = Self.claim(endpoint, node)
                 for index in 0..<endpoint.addressCount {
@@ -79,7 +79,7 @@ struct RemoteEndpoints: Sendable {
     }
 
     /// Who claims an address, for people. Looks through everything.
-    static func holder(of address: IPAddress, _ claim: Claim, _ peers: [String: EncryptionNode]) -> String {
+    static func holder(of address: IPAddress, _ claim: Claim, _ peers: Peers) -> String {
         for (name, node) in peers where node.id == claim.nodeID {
             for endpoint in node.endpoints where endpoint.addresses.contains(address) {
                 return "\(endpoint.name) on \(name)"

@@ -22,36 +22,64 @@ public struct RuntimeDirectory: Sendable {
         return decoded.object
     }
 
-    /// Without what is never read from the file: which revisions of other nodes' lists are in force. That alone is no reason to write it
-    /// again, and changes all the time in a large cluster.
-    static func remembered(_ node: EncryptionNode) -> EncryptionNode {
-        var node = node
-        node.applied = node.applied.mapValues { .init(incarnation: $0.incarnation, revision: 0, epochs: $0.epochs) }
-        return node
+    /// Tells what is in the file from what is not, by a hash: without what is never read from it, which revisions of other nodes' lists are in
+    /// force. That alone is no reason to write it again, and changes all the time in a large cluster.
+    static func mark(_ node: EncryptionNode) -> Int {
+        var hasher = Hasher()
+        var own = node
+        own.applied = [:]
+        hasher.combine(own)
+        var sum = 0
+        for (name, applied) in node.applied {
+            var one = Hasher()
+            one.combine(name)
+            one.combine(applied.incarnation)
+            one.combine(applied.epochs)
+            // In whatever order they come.
+            sum &+= one.finalize()
+        }
+        hasher.combine(sum)
+        return hasher.finalize()
     }
 
     func write(_ node: EncryptionNode) throws {
-        try AtomicFile.write(ObjectCoding.encode(node), to: "\(path)/node.json")
+        try AtomicFile.write(Self.encode(node), to: "\(path)/node.json")
+    }
+
+    static func encode(_ node: EncryptionNode) throws -> [UInt8] {
+        var head = node
+        head.applied = [:]
+        return try encode(head, at: "\"applied\":{", node.applied.keys.sorted()) { name, encoder in
+            try encoder.encode(name) + Data(":".utf8) + encoder.encode(node.applied[name])
+        }
     }
 
     func write(_ status: AgentStatus) throws {
         try AtomicFile.write(Self.encode(status), to: "\(path)/\(AgentStatus.file)")
     }
 
-    /// Peer by peer, a line each: an encoder of the whole would hold every member of thousands of peers several times over.
     static func encode(_ status: AgentStatus) throws -> [UInt8] {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         var head = status
         head.peers = []
-        // Quotation marks inside of texts are escaped, so these are the list's.
-        let place = Array("\"peers\":[".utf8)
+        return try encode(head, at: "\"peers\":[", status.peers) { peer, encoder in try encoder.encode(peer) }
+    }
+
+    /// An object with a line for each of thousands of parts: an encoder of the whole would hold every member of every part several times over.
+    ///
+    /// - Parameter place: Where the parts go; the same may stand in texts, in which quotation marks are escaped.
+    private static func encode<Part>(
+        _ head: some Encodable, at place: String, _ parts: [Part], part: (Part, JSONEncoder) throws -> Data
+    ) throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let whole = try encoder.encode(head)
-        guard let found = whole.firstRange(of: place) else { return Array(whole) }
+        guard let found = whole.firstRange(of: Array(place.utf8)) else {
+            preconditionFailure("no member \(place) in an object that has it")
+        }
         var bytes = Array(whole[..<found.upperBound])
-        for (index, peer) in status.peers.enumerated() {
-            bytes += Array((index == 0 ? "\n" : ",\n").utf8)
-            bytes += try encoder.encode(peer)
+        for (index, element) in parts.enumerated() {
+            bytes += (index == 0 ? "\n" : ",\n").utf8
+            bytes += try part(element, encoder)
         }
         return bytes + whole[found.upperBound...]
     }

@@ -26,10 +26,10 @@ public struct Situation: Sendable {
 
     /// The epochs' decision for all nodes.
     public let decision: EpochDecision
-    /// Other nodes that can be spoken with.
-    let peers: [String: EncryptionNode]
     /// Numbers that two names claim: nothing is changed for them.
     let frozen: Set<NodeID>
+    /// Other nodes that can be spoken with.
+    let peers: Peers
     /// Slots of node numbers. A number that stands in two slots (it should not) has the lower one.
     let slots: [NodeID: UInt32]
     /// What other nodes' lists come to.
@@ -57,11 +57,10 @@ public struct Situation: Sendable {
         self.unreachable = unreachable
         self.now = now
 
-        let others = snapshot.nodes.filter { $0.key != name }
         var problems: Set<Problem> = []
         var holders: [NodeID: String] = [nodeID: name]
         var conflicts: [NodeID: [String]] = [:]
-        for (other, node) in others {
+        for (other, node) in snapshot.nodes where other != name {
             guard let holder = holders.updateValue(other, forKey: node.id) else { continue }
             conflicts[node.id, default: [holder]].append(other)
         }
@@ -75,7 +74,7 @@ public struct Situation: Sendable {
             }
         }
         frozen = Set(conflicts.keys)
-        peers = conflicts.isEmpty ? others : others.filter { conflicts[$0.value.id] == nil }
+        peers = Peers(nodes: snapshot.nodes, own: name, frozen: frozen)
         nodeProblems = problems
         slots = observed.peers.reduce(into: [:]) { slots, peer in
             slots[peer.value.nodeID] = min(peer.key, slots[peer.value.nodeID] ?? .max)
@@ -94,7 +93,9 @@ public struct Situation: Sendable {
         seenRevision = max(published?.revision ?? 0, acknowledged.max() ?? 0)
 
         if let cluster = snapshot.cluster {
-            var nodes = Array(others.values.filter { conflicts[$0.id] == nil })
+            var nodes: [EncryptionNode] = []
+            nodes.reserveCapacity(snapshot.nodes.count)
+            nodes += peers.lazy.map(\.value)
             if let published, conflicts[nodeID] == nil { nodes.append(published) }
             decision = .decide(
                 cluster: cluster, epochs: snapshot.epochs, nodes: nodes, floor: observed.epochFloor, now: now)
@@ -185,5 +186,16 @@ extension Situation {
     /// Our endpoints as they were published.
     var publishedHere: [String: EncryptionNode.PublishedEndpoint] {
         (published?.endpoints ?? []).reduce(into: [:]) { $0[$1.name] = $1 }
+    }
+}
+
+/// Other nodes that can be spoken with: what was read, without ours and those of whose numbers there are two. Not a copy: there may be thousands.
+struct Peers: Sendable, Sequence {
+    let nodes: [String: EncryptionNode]
+    let own: String
+    let frozen: Set<NodeID>
+
+    func makeIterator() -> LazyFilterSequence<[String: EncryptionNode]>.Iterator {
+        nodes.lazy.filter { $0.key != own && !frozen.contains($0.value.id) }.makeIterator()
     }
 }

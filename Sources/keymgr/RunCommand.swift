@@ -8,6 +8,7 @@ import KMS
 import Keys
 import Kubernetes
 import Logging
+import NIOCore
 import Secrets
 import ServiceLifecycle
 import Telemetry
@@ -30,6 +31,8 @@ struct RunCommand: AsyncParsableCommand {
 
     func run() async throws {
         csys_give_memory_back()
+        // Connections only wait; what comes by them is worked on elsewhere. With a thread for each CPU, more time went into changing between them.
+        NIOSingletons.groupLoopCountSuggestion = 1
         let hardening = ProcessHardening.apply()
         let configuration = try file.read()
         let level = configuration.logLevel.flatMap { Logger.Level(rawValue: $0) } ?? .info

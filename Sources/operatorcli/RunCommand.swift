@@ -5,6 +5,7 @@ import Glibc
 import KMS
 import Kubernetes
 import Logging
+import NIOCore
 import Operator
 import Secrets
 import ServiceLifecycle
@@ -32,6 +33,8 @@ struct RunCommand: AsyncParsableCommand {
 
     func run() async throws {
         csys_give_memory_back()
+        // Connections only wait; what comes by them is worked on elsewhere. With a thread for each CPU, more time went into changing between them.
+        NIOSingletons.groupLoopCountSuggestion = 1
         // Provider local wraps in this process.
         let hardening = ProcessHardening.apply()
         let configuration = try options.read()

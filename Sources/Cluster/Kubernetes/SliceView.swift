@@ -3,14 +3,20 @@
 /// A change applies to exactly the state that it was made for. If the one before it was missed, the node stays as it is and is `behind`, until
 /// its slice is written again; a node that is behind is never taken for gone, and nothing is concluded from it.
 public struct SliceView: Sendable {
-    /// A node.
-    public struct Peer: Sendable, Hashable {
+    /// A node. An object, so that views of a moment ago and of now share it: they are held side by side while things change.
+    public final class Peer: Sendable {
         /// As it was written last.
-        public var entry: NodeEntry
+        public let entry: NodeEntry
         /// The write that last said something of it.
-        public var at: Int64
+        public let at: Int64
         /// The slice that it stands in.
-        var slice: String
+        let slice: String
+
+        init(_ entry: NodeEntry, at: Int64, slice: String) {
+            (self.entry, self.at, self.slice) = (entry, at, slice)
+        }
+
+        func moved(to slice: String) -> Peer { Peer(entry, at: at, slice: slice) }
     }
     private struct Slice: Sendable {
         var sequence: Int64
@@ -82,10 +88,10 @@ public struct SliceView: Sendable {
             let known = peers[entry.name]
             if let known, known.at > spec.sequence {
                 // Newer changes are there already.
-                if slices[known.slice]?.sequence ?? 0 <= spec.sequence { peers[entry.name]?.slice = name }
+                if slices[known.slice]?.sequence ?? 0 <= spec.sequence { peers[entry.name] = known.moved(to: name) }
                 continue
             }
-            peers[entry.name] = Peer(entry: shortened(entry), at: spec.sequence, slice: name)
+            peers[entry.name] = Peer(shortened(entry), at: spec.sequence, slice: name)
             if let missed = behind[entry.name], missed <= spec.sequence { behind[entry.name] = nil }
             due = max(due, entry.publishedAt)
         }
@@ -105,7 +111,7 @@ public struct SliceView: Sendable {
         for node in nodes where !present.contains(node) && peers[node]?.slice == name {
             let other = slices.filter { $0.value.nodes.contains(node) }.max { $0.value.sequence < $1.value.sequence }
             if let other {
-                peers[node]?.slice = other.key
+                peers[node] = peers[node]?.moved(to: other.key)
             } else {
                 peers[node] = nil
                 behind[node] = nil
@@ -122,7 +128,7 @@ public struct SliceView: Sendable {
             behind[change.name] = behind[change.name] ?? sequence
             return
         }
-        peers[change.name] = Peer(entry: shortened(entry), at: sequence, slice: peer.slice)
+        peers[change.name] = Peer(shortened(entry), at: sequence, slice: peer.slice)
         due = max(due, entry.publishedAt)
     }
 
