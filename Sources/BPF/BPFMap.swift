@@ -104,6 +104,18 @@ extension BPFMap {
         }
     }
 
+    /// The values of all CPUs that can ever be there, one after the other, each filled up to a multiple of 8 bytes; nil when there is no such
+    /// entry.
+    public borrowing func lookupPerCPU<K: BitwiseCopyable>(_ key: K) throws(BPFError) -> [UInt8]? {
+        try expect(key: K.self)
+        var key = key
+        var bytes = [UInt8](repeating: 0, count: ((Int(shape.valueSize) + 7) & ~7) * (try BPFMap.possibleCPUs()))
+        let result = bpf_map_lookup_elem(fd, &key, &bytes)
+        if result == -ENOENT { return nil }
+        try check(result, "look up in \(label)")
+        return bytes
+    }
+
     /// Writes an entry. `locked` writes a value that has a `bpf_spin_lock` under that lock.
     public borrowing func update<K: BitwiseCopyable, V: BitwiseCopyable>(
         _ key: K, _ value: V, mode: UpdateMode = .any, locked: Bool = false

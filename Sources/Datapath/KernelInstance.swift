@@ -8,6 +8,7 @@ public import Netlink
 public final class KernelInstance: Sendable {
     let tables: Tables
     private let hostEnds: BPFMap
+    private let scratch: BPFMap
     private let programs: [KernelProgram: Loaded]
 
     /// Holds a program in a dictionary, which takes copyable values only.
@@ -34,6 +35,7 @@ public final class KernelInstance: Sendable {
                 install: try object.program(KernelProgram.install.rawValue),
                 remove: try object.program(KernelProgram.remove.rawValue))
             hostEnds = try object.map(KernelMaps.hostEndsName)
+            scratch = try object.map("scratch")
             var loaded: [KernelProgram: Loaded] = [:]
             for program in programs { loaded[program] = Loaded(try object.program(program.rawValue)) }
             self.programs = loaded
@@ -162,6 +164,15 @@ extension KernelInstance {
             // With a device (0: any), metadata is told apart from the frame.
             let puts = program == .encrypt || program == .decrypt
             return try loaded.program.run(packet: packet, interfaceIndex: puts ? 0 : nil, repeating: repeating)
+        } catch {
+            throw DatapathError(.failed, error.description)
+        }
+    }
+
+    /// The programs' working memory, of all CPUs, as the last packets have left it.
+    func leftovers() throws(DatapathError) -> [UInt8] {
+        do {
+            return try scratch.lookupPerCPU(UInt32(0)) ?? []
         } catch {
             throw DatapathError(.failed, error.description)
         }

@@ -276,6 +276,35 @@ struct PacketTests {
         #expect(try nodes.receiver.judge(nodes.wire(.udp, .ipv4, 64, counter: 1), with: .decrypt).verdict == .decrypted)
     }
 
+    /// Key stream: text in clear XOR ciphertext, which the test has both of. Short texts are decrypted in one go with their tag's mask, so their
+    /// key stream is there before they are verified.
+    @Test(arguments: [8, 37, 64, 127, 128, 129, 700, 1400])
+    func noKeyStreamStays(size: Int) throws {
+        let good = nodes.wire(.udp, .ipv4, size, counter: UInt64(20_000 + size))
+        // Authenticated and in clear, the shim, and then what is encrypted.
+        let ciphertext = Array(good.suffix(size))
+        let stream = zip(ciphertext, Frames.payload(size)).map { $0 ^ $1 }
+        func expectNone(_ instance: KernelInstance, _ what: Comment) throws {
+            let left = try instance.leftovers()
+            // The packet's ciphertext is there, so the search finds what it looks for.
+            let isSearched = contains(left, ciphertext.prefix(8))
+            #expect(isSearched, what)
+            for at in stride(from: 0, through: size - 8, by: 8) {
+                let isThere = contains(left, stream[at..<at + 8])
+                try #require(!isThere, "\(what): byte \(at)")
+            }
+        }
+        var forged = good
+        forged[forged.count - size - 1] ^= 1
+        #expect(try nodes.receiver.judge(forged, with: .decrypt).verdict == .dropAuth)
+        try expectNone(nodes.receiver, "forged")
+        let received = try nodes.receiver.judge(good, with: .decrypt)
+        #expect(received.verdict == .decrypted)
+        try expectNone(nodes.receiver, "decrypted")
+        let sent = try nodes.sender.judge(received.frame, with: .encrypt)
+        #expect(sent.verdict == .encrypted)
+    }
+
     /// 2,000 frames of noise behind headers that lead to the parser's corners.
     @Test func noiseNeverFaults() throws {
         var random = SystemRandomNumberGenerator()
