@@ -61,6 +61,7 @@ enum xe_endpoint_flag {
 	XE_ENDPOINT_LOCAL = 1 << 0, /* its pod runs on this node */
 	XE_ENDPOINT_STRICT = 1 << 1, /* clear text from or to it is dropped, not just counted */
 	XE_ENDPOINT_WITHDRAWING = 1 << 2, /* protection is ending: accept both, encrypt only to who still expects it */
+	XE_ENDPOINT_HIDDEN = 1 << 3, /* whole packets from and to it are hidden: they go by the tunnel framing */
 };
 
 /*

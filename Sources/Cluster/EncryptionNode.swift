@@ -68,6 +68,14 @@ public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
     case permissive
 }
 
+/// Who on the network between the nodes may read the L4 headers of packets from and to a protected endpoint.
+public enum Headers: String, Sendable, Hashable, Codable, CaseIterable {
+    /// Everybody: ports and flags are authenticated, but in clear.
+    case visible
+    /// Nobody: whole packets are encrypted, at the cost of more bytes.
+    case hidden
+}
+
 extension EncryptionNode: Checked {
     /// Throws for the first value that cannot be.
     public func check() throws(InvalidValue) {

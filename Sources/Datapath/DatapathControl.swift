@@ -104,12 +104,15 @@ public struct EndpointEntry: Sendable, Hashable {
     public var strict: Bool
     /// Protection is ending: both clear and encrypted are accepted.
     public var withdrawing: Bool
+    /// Whole packets from and to it are hidden, L4 headers too.
+    public var hidden: Bool
 
     /// Makes a value of its parts.
-    public init(place: Place, strict: Bool, withdrawing: Bool = false) {
+    public init(place: Place, strict: Bool, withdrawing: Bool = false, hidden: Bool = false) {
         self.place = place
         self.strict = strict
         self.withdrawing = withdrawing
+        self.hidden = hidden
     }
 }
 

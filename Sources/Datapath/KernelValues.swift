@@ -52,6 +52,7 @@ extension xe_endpoint {
         self.init()
         if entry.strict { flags |= UInt32(XE_ENDPOINT_STRICT.rawValue) }
         if entry.withdrawing { flags |= UInt32(XE_ENDPOINT_WITHDRAWING.rawValue) }
+        if entry.hidden { flags |= UInt32(XE_ENDPOINT_HIDDEN.rawValue) }
         switch entry.place {
         case .local(let since, let until):
             flags |= UInt32(XE_ENDPOINT_LOCAL.rawValue)
@@ -66,7 +67,8 @@ extension xe_endpoint {
         func has(_ flag: xe_endpoint_flag) -> Bool { flags & UInt32(flag.rawValue) != 0 }
         return EndpointEntry(
             place: has(XE_ENDPOINT_LOCAL) ? .local(since: since, until: until) : .remote(slot: slot),
-            strict: has(XE_ENDPOINT_STRICT), withdrawing: has(XE_ENDPOINT_WITHDRAWING))
+            strict: has(XE_ENDPOINT_STRICT), withdrawing: has(XE_ENDPOINT_WITHDRAWING),
+            hidden: has(XE_ENDPOINT_HIDDEN))
     }
 }
 

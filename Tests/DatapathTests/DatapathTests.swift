@@ -49,7 +49,7 @@ struct DatapathTests {
         let local = try IPAddress("10.8.0.2")
         let remote = try IPAddress("fd09::1")
         let here = EndpointEntry(place: .local(since: 4, until: 9), strict: true, withdrawing: true)
-        let there = EndpointEntry(place: .remote(slot: 3), strict: false)
+        let there = EndpointEntry(place: .remote(slot: 3), strict: false, hidden: true)
         try datapath.setPeer(slot: 3, PeerEntry(nodeID: 9, acknowledged: 12))
         try datapath.setEndpoint(local, here)
         try datapath.setEndpoint(remote, there)
