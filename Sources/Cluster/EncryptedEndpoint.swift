@@ -1,13 +1,15 @@
 public import Netlink
 
 /// A pod that shall be protected: `endpoints/<name>.json`.
-public struct EncryptedEndpoint: Sendable, Hashable, Codable {
+public struct EncryptedEndpoint: Sendable, Hashable {
     /// All addresses that the pod sends from, IPv4 and IPv6.
     public var addresses: [IPAddress]
     /// Name of the node that it runs on.
     public var node: String
     /// What happens with clear text.
     public var mode: Mode
+    /// Who may read its packets' L4 headers.
+    public var headers: Headers
     /// For its node: path of the pod's network namespace, such as /run/netns/pod-a.
     public var networkNamespace: String
     /// For its node: the pod's interface in that namespace, such as eth0.
@@ -15,13 +17,44 @@ public struct EncryptedEndpoint: Sendable, Hashable, Codable {
 
     /// Makes an endpoint.
     public init(
-        addresses: [IPAddress], node: String, mode: Mode = .strict, networkNamespace: String, interface: String = "eth0"
+        addresses: [IPAddress], node: String, mode: Mode = .strict, headers: Headers = .visible,
+        networkNamespace: String, interface: String = "eth0"
     ) {
         self.addresses = addresses
         self.node = node
         self.mode = mode
+        self.headers = headers
         self.networkNamespace = networkNamespace
         self.interface = interface
+    }
+}
+
+extension EncryptedEndpoint: Codable {
+    private enum CodingKeys: String, CodingKey {
+        case addresses, node, mode, headers, networkNamespace, interface
+    }
+
+    /// Reads an endpoint.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        self.init(
+            addresses: try container.decode([IPAddress].self, forKey: .addresses),
+            node: try container.decode(String.self, forKey: .node),
+            mode: try container.decode(Mode.self, forKey: .mode),
+            headers: try container.decodeIfPresent(Headers.self, forKey: .headers) ?? .visible,
+            networkNamespace: try container.decode(String.self, forKey: .networkNamespace),
+            interface: try container.decode(String.self, forKey: .interface))
+    }
+
+    /// Writes an endpoint.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(addresses, forKey: .addresses)
+        try container.encode(node, forKey: .node)
+        try container.encode(mode, forKey: .mode)
+        if headers != .visible || encoder.writesDefaults { try container.encode(headers, forKey: .headers) }
+        try container.encode(networkNamespace, forKey: .networkNamespace)
+        try container.encode(interface, forKey: .interface)
     }
 }
 

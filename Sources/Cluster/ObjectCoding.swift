@@ -27,8 +27,11 @@ public enum ObjectCoding {
         } catch {
             throw Problem(description: "\(error.key): \(error.problem)")
         }
+        // A default that somebody has written out is no unknown key.
+        let encoder = JSONEncoder()
+        if let key = CodingUserInfoKey.writesDefaults { encoder.userInfo[key] = true }
         guard let given = try? JSONDecoder().decode(JSONValue.self, from: data),
-            let known = try? JSONDecoder().decode(JSONValue.self, from: JSONEncoder().encode(object))
+            let known = try? JSONDecoder().decode(JSONValue.self, from: encoder.encode(object))
         else { return (object, []) }
         return (object, given.keys(unknownTo: known))
     }
@@ -81,6 +84,15 @@ public enum ObjectCoding {
         if type is any Collection.Type, "\(type)".hasPrefix("Array") { return "a list" }
         return "an object"
     }
+}
+
+extension CodingUserInfoKey {
+    fileprivate static let writesDefaults = CodingUserInfoKey(rawValue: "writesDefaults")
+}
+
+extension Encoder {
+    /// Values that are left out elsewhere, because they are the default, are written.
+    var writesDefaults: Bool { CodingUserInfoKey.writesDefaults.map { userInfo[$0] != nil } ?? false }
 }
 
 /// Any JSON value, as far as it matters for messages.

@@ -9,6 +9,8 @@ extension EncryptionNode {
         private var list: AddressList
         /// What happens with clear text.
         public var mode: Mode
+        /// Who may read its packets' L4 headers.
+        public var headers: Headers
         /// Where its protection stands.
         public var state: State
         /// The revision that it stands in this list from.
@@ -36,21 +38,22 @@ extension EncryptionNode {
 
         /// Makes an entry.
         public init(
-            name: String, addresses: [IPAddress], mode: Mode, state: State, since: UInt32, until: UInt32 = 0,
-            withdrawnAt: Timestamp? = nil
+            name: String, addresses: [IPAddress], mode: Mode, headers: Headers = .visible, state: State, since: UInt32,
+            until: UInt32 = 0, withdrawnAt: Timestamp? = nil
         ) {
             self.init(
-                key: EndpointName(name), addresses: addresses, mode: mode, state: state, since: since, until: until,
-                withdrawnAt: withdrawnAt)
+                key: EndpointName(name), addresses: addresses, mode: mode, headers: headers, state: state, since: since,
+                until: until, withdrawnAt: withdrawnAt)
         }
 
         init(
-            key: EndpointName, addresses: [IPAddress], mode: Mode, state: State, since: UInt32, until: UInt32,
-            withdrawnAt: Timestamp?
+            key: EndpointName, addresses: [IPAddress], mode: Mode, headers: Headers, state: State, since: UInt32,
+            until: UInt32, withdrawnAt: Timestamp?
         ) {
             self.key = key
             list = AddressList(addresses)
             self.mode = mode
+            self.headers = headers
             self.state = state
             self.since = since
             self.until = until
@@ -196,7 +199,7 @@ private enum AddressList: Sendable, Hashable {
 
 extension EncryptionNode.PublishedEndpoint: Codable {
     private enum CodingKeys: String, CodingKey {
-        case name, addresses, mode, state, since, until, withdrawnAt
+        case name, addresses, mode, headers, state, since, until, withdrawnAt
     }
 
     /// Reads an entry.
@@ -206,6 +209,7 @@ extension EncryptionNode.PublishedEndpoint: Codable {
             name: try container.decode(String.self, forKey: .name),
             addresses: try container.decode([IPAddress].self, forKey: .addresses),
             mode: try container.decode(Mode.self, forKey: .mode),
+            headers: try container.decodeIfPresent(Headers.self, forKey: .headers) ?? .visible,
             state: try container.decode(EncryptionNode.State.self, forKey: .state),
             since: try container.decode(UInt32.self, forKey: .since),
             until: try container.decode(UInt32.self, forKey: .until),
@@ -218,6 +222,7 @@ extension EncryptionNode.PublishedEndpoint: Codable {
         try container.encode(name, forKey: .name)
         try container.encode(addresses, forKey: .addresses)
         try container.encode(mode, forKey: .mode)
+        if headers != .visible || encoder.writesDefaults { try container.encode(headers, forKey: .headers) }
         try container.encode(state, forKey: .state)
         try container.encode(since, forKey: .since)
         try container.encode(until, forKey: .until)

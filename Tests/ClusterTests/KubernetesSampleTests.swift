@@ -31,7 +31,7 @@ import Testing
             .init(
                 name: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a01",
                 addresses: [try address("10.244.1.7"), try address("fd00:244:1::7")],
-                mode: .strict, state: .ready, since: 7),
+                mode: .strict, headers: .hidden, state: .ready, since: 7),
             .init(
                 name: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a02", addresses: [try address("::")], mode: .permissive,
                 state: .withdrawing, since: 1, until: 8, withdrawnAt: time),
@@ -56,7 +56,7 @@ import Testing
                         .init(key: "canary", operator: "DoesNotExist"),
                         .init(key: "zone", operator: "NotIn", values: ["x"]),
                     ]),
-                mode: "strict", headers: "visible", strictCIDRs: ["10.244.0.0/16", "fd00:244::/32"], enforced: true))
+                mode: "strict", headers: "hidden", strictCIDRs: ["10.244.0.0/16", "fd00:244::/32"], enforced: true))
         full.status = .init(
             observedGeneration: 3, selectedPods: 12, protectedPods: 11,
             conditions: [
@@ -77,7 +77,7 @@ import Testing
                         name: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a01",
                         pod: .init(namespace: "shop", name: "reviews-0", uid: "5d0d8a2e-6b0f-4c5e-9d2b-0f6f0f3c9a01"),
                         addresses: [try address("10.244.1.7"), try address("fd00:244:1::7")], mode: .strict,
-                        policies: ["EncryptionPolicy/payments", "VirtualService/shop/reviews"])
+                        headers: .hidden, policies: ["EncryptionPolicy/payments", "VirtualService/shop/reviews"])
                 ]))
         full.status = .init(
             report: try report(), engine: "ecb",
@@ -139,8 +139,9 @@ import Testing
         report.endpoints.removeFirst()
         report.endpoints.append(
             .init(
-                name: "z", addresses: [try IPAddress("10.9.9.9")], mode: .permissive, state: .withdrawing, since: 1,
-                until: report.revision, withdrawnAt: time))
+                name: "z", addresses: [try IPAddress("10.9.9.9")], mode: .permissive, headers: .hidden,
+                state: .withdrawing,
+                since: 1, until: report.revision, withdrawnAt: time))
         report.epochs.append(9)
         report.sending = 9
         report.appliedThrough = 42

@@ -43,12 +43,35 @@ import Testing
             Cluster.self, #"{"id":"000102030405060708090A0B0C0D0E0F","strictCIDRs":["10.0.0.0/8"],"drainSeconds":0}"#)
     }
 
+    @Test func headersAreVisibleUnlessTheySayOtherwise() throws {
+        let strict = #""mode":"strict""#
+        for (written, headers) in [
+            ("", Headers.visible), (#","headers":"visible""#, .visible), (#","headers":"hidden""#, .hidden),
+        ] {
+            let (endpoint, unknown) = try ObjectCoding.decode(
+                EncryptedEndpoint.self, from: Array(changed(Self.endpoint, strict, strict + written).utf8))
+            #expect(endpoint.headers == headers && unknown.isEmpty)
+            let (node, alsoUnknown) = try ObjectCoding.decode(
+                EncryptionNode.self, from: Array(changed(Self.node, strict, strict + written).utf8))
+            #expect(node.endpoints.map(\.headers) == [headers] && alsoUnknown.isEmpty)
+            for bytes in [try ObjectCoding.encode(endpoint), try ObjectCoding.encode(node)] {
+                let text = String(decoding: bytes, as: UTF8.self)
+                #expect(text.contains(#""headers" : "hidden""#) == (headers == .hidden))
+                #expect(text.contains("headers") == (headers == .hidden))
+            }
+            #expect(
+                try ObjectCoding.decode(EncryptedEndpoint.self, from: ObjectCoding.encode(endpoint)).object == endpoint)
+            #expect(try ObjectCoding.decode(EncryptionNode.self, from: ObjectCoding.encode(node)).object == node)
+        }
+    }
+
     @Test(arguments: [
         (#""10.0.0.1""#, #""10.0.0""#, "addresses[0]: \"10.0.0\" is not an IP address"),
         (#""10.0.0.1""#, "7", "addresses[0]: expected text"),
         (#"["10.0.0.1","fd00::1"]"#, "[]", "addresses: is empty"),
         (#""fd00::1""#, #""10.0.0.1""#, "addresses: holds an address twice"),
         (#""strict""#, #""loose""#, "mode: "),
+        (#""strict""#, #""strict","headers":"odd""#, "headers: "),
         (#""node-a""#, #""../etc""#, "node: \"../etc\" is no name"),
         (#""/run/netns/a""#, #""netns/a""#, "networkNamespace: \"netns/a\" is no absolute path"),
         (#""eth0""#, #""eth0/../../x""#, "interface: "),
@@ -71,6 +94,7 @@ import Testing
         (#""since":2"#, #""since":4"#, "endpoints[0].since: 4 is out of range"),
         (#""until":0"#, #""until":3"#, "endpoints[0].until: "),
         (#""ready""#, #""withdrawing""#, "endpoints[0].until: "),
+        (#""ready""#, #""ready","headers":"odd""#, "endpoints[0].headers: "),
         (#""epochs":[1]"#, #""epochs":[0]"#, "epochs: "),
         (#""applied":{}"#, #""applied":{"b":{"incarnation":"00","revision":1}}"#, "applied.b.incarnation: "),
         (#""epochs":[1]"#, #""epochs":null"#, "epochs: is null"),

@@ -153,6 +153,7 @@ import Testing
         #"{"sequence":6,"changes":[{"name":"x","after":5},{"name":"x","after":5}]}"#,
         #"{"sequence":6,"changes":[{"name":"x","after":5,"appliedThrough":-1}]}"#,
         #"{"sequence":6,"changes":[{"name":"x","after":5,"revision":2,"endpoints":[{"name":"a","addresses":["10.0.0.300"]}]}]}"#,
+        #"{"sequence":6,"changes":[{"name":"x","after":5,"revision":2,"endpoints":[{"name":"a","addresses":["10.0.0.3"],"headers":"odd"}]}]}"#,
     ])
     func unreadable(_ spec: String) throws {
         let json = Data(#"{"metadata":{"name":"changes-6"},"spec":\#(spec)}"#.utf8)
@@ -173,6 +174,7 @@ import Testing
         var new = report(1, revision: 4, ["b", "c", "d"])
         new.endpoints[2].since = 4
         new.endpoints[1].mode = .permissive
+        new.endpoints[1].headers = .hidden
         (new.epochs, new.sending, new.sendingSince) = ([1, 2], 2, Timestamp(milliseconds: 1_700_000_000_000))
         (new.appliedThrough, new.notApplied) = (9, ["y"])
         let before = NodeEntry(name: "x", report: old, incarnationAt: 1, history: [])
@@ -186,6 +188,26 @@ import Testing
             #expect(((try? EncryptedEndpointSlice.read(&reader)) ?? nil) == object)
         }
         #expect(change.applied(to: before, at: 6)?.report == new)
+    }
+
+    @Test func headersAloneAreAChange() throws {
+        let before = entry("x")
+        var new = before.report
+        new.revision += 1
+        new.endpoints[0].headers = .hidden
+        let change = try #require(NodeChange(before, after: 5, to: new))
+        #expect(!change.isWholeList && change.removed.isEmpty && change.endpoints == [new.endpoints[0]])
+        var view = SliceView()
+        view.put("slice-1", slice(5, before))
+        view.put("changes-6", changes(6, change))
+        #expect(view.peers["x"]?.entry.report == new)
+        #expect(view.peers["x"]?.entry.history.last == .init(revision: new.revision, at: 6))
+        // And back.
+        let now = try #require(view.peers["x"]?.entry)
+        let back = try #require(NodeChange(now, after: 6, to: before.report))
+        #expect(back.endpoints.map(\.headers) == [.visible])
+        view.put("changes-7", changes(7, back))
+        #expect(view.peers["x"]?.entry.report == before.report)
     }
 
     @Test func anotherIncarnationIsNoChange() {

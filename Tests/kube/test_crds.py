@@ -225,6 +225,18 @@ def test_a_slice_has_nodes_or_changes():
     assert problems({**changes, "spec": {"sequence": 1, "changes": [{"name": "node-a"}]}})
 
 
+@pytest.mark.parametrize("headers, is_taken", [("visible", True), ("hidden", True), ("none", False), (None, True)])
+def test_headers_in_slices_and_changes(headers, is_taken):
+    slices = json.loads((Path(__file__).parent / "samples/encryptedendpointslices.json").read_text())
+    whole = next(item for item in slices if item["spec"].get("nodes"))
+    changes = next(item for item in slices if "changes" in item["spec"])
+    for item, entry in [(whole, whole["spec"]["nodes"][0]), (changes, changes["spec"]["changes"][0])]:
+        entry["endpoints"][0].pop("headers", None)
+        if headers:
+            entry["endpoints"][0]["headers"] = headers
+        assert (problems(item) == []) == is_taken
+
+
 def test_rules_can_read_all_that_is_in_their_reach():
     """Servers decode strings of format byte for rules, with the alphabet that base64 has in URLs: those with + or / break every rule."""
     def formats(node):
@@ -257,6 +269,8 @@ def test_what_must_not_change():
         lambda node: node["spec"]["endpoints"][0].update(addresses=["10.0.0.1/32"]),
         lambda node: node["spec"]["endpoints"][0].update(addresses=["fe80::1%eth0"]),
         lambda node: node["spec"]["endpoints"][0].update(mode="loose"),
+        lambda node: node["spec"]["endpoints"][0].update(headers="none"),
+        lambda node: node["status"]["endpoints"][0].update(headers="none"),
         lambda node: node["status"].update(incarnation="00"),
         lambda node: node["status"].update(appliedThrough=-1),
         lambda node: node["status"].update(problems=[node["status"]["problems"][0]] * 21),

@@ -44,7 +44,7 @@ public struct EncryptionNodeObject: KubernetesObject, Hashable {
     }
 
     /// A pod that shall be protected.
-    public struct Endpoint: Sendable, Hashable, Codable {
+    public struct Endpoint: Sendable, Hashable {
         /// The pod's UID: an address or a name that is used again is another endpoint.
         public var name: String
         /// Which pod.
@@ -53,15 +53,20 @@ public struct EncryptionNodeObject: KubernetesObject, Hashable {
         public var addresses: [IPAddress]
         /// What happens with clear text.
         public var mode: Mode
+        /// Who may read its packets' L4 headers.
+        public var headers: Headers
         /// Who asks for it: policies, mesh resources, the pod's own annotation. For people.
         public var policies: [String]
 
         /// Makes an endpoint.
-        public init(name: String, pod: Pod, addresses: [IPAddress], mode: Mode, policies: [String]) {
+        public init(
+            name: String, pod: Pod, addresses: [IPAddress], mode: Mode, headers: Headers = .visible, policies: [String]
+        ) {
             self.name = name
             self.pod = pod
             self.addresses = addresses
             self.mode = mode
+            self.headers = headers
             self.policies = policies
         }
     }
@@ -189,5 +194,34 @@ extension EncryptionNodeObject.Status: Checked {
     /// Throws for the first value that cannot be.
     public func check() throws(InvalidValue) {
         try report?.check()
+    }
+}
+
+extension EncryptionNodeObject.Endpoint: Codable {
+    private enum CodingKeys: String, CodingKey {
+        case name, pod, addresses, mode, headers, policies
+    }
+
+    /// Reads an endpoint.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        self.init(
+            name: try container.decode(String.self, forKey: .name),
+            pod: try container.decode(EncryptionNodeObject.Pod.self, forKey: .pod),
+            addresses: try container.decode([IPAddress].self, forKey: .addresses),
+            mode: try container.decode(Mode.self, forKey: .mode),
+            headers: try container.decodeIfPresent(Headers.self, forKey: .headers) ?? .visible,
+            policies: try container.decode([String].self, forKey: .policies))
+    }
+
+    /// Writes an endpoint.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(pod, forKey: .pod)
+        try container.encode(addresses, forKey: .addresses)
+        try container.encode(mode, forKey: .mode)
+        if headers != .visible { try container.encode(headers, forKey: .headers) }
+        try container.encode(policies, forKey: .policies)
     }
 }

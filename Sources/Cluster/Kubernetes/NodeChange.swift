@@ -140,6 +140,7 @@ extension NodeChange: Codable {
         var name: String
         var addresses: [IPAddress]
         var mode: Mode?
+        var headers: Headers?
         var state: EncryptionNode.State?
         var since: UInt32?
         var until: UInt32?
@@ -160,8 +161,8 @@ extension NodeChange: Codable {
         self.endpoints = endpoints.map { endpoint in
             .init(
                 name: endpoint.name, addresses: endpoint.addresses, mode: endpoint.mode ?? .strict,
-                state: endpoint.state ?? .ready, since: endpoint.since ?? revision ?? 0, until: endpoint.until ?? 0,
-                withdrawnAt: endpoint.withdrawnAt)
+                headers: endpoint.headers ?? .visible, state: endpoint.state ?? .ready,
+                since: endpoint.since ?? revision ?? 0, until: endpoint.until ?? 0, withdrawnAt: endpoint.withdrawnAt)
         }
         epochs = try container.decodeIfPresent([Epoch].self, forKey: .epochs)
         sending = try container.decodeIfPresent(Sending.self, forKey: .sending)
@@ -181,6 +182,7 @@ extension NodeChange: Codable {
             Endpoint(
                 name: endpoint.name, addresses: endpoint.addresses,
                 mode: endpoint.mode == .strict ? nil : endpoint.mode,
+                headers: endpoint.headers == .visible ? nil : endpoint.headers,
                 state: endpoint.state == .ready ? nil : endpoint.state,
                 since: endpoint.since == revision ? nil : endpoint.since,
                 until: endpoint.until == 0 ? nil : endpoint.until, withdrawnAt: endpoint.withdrawnAt)

@@ -46,6 +46,7 @@ extension EncryptionNodeObject {
         var pod: Pod?
         var addresses: [IPAddress]?
         var mode: Mode?
+        var headers: Headers? = .visible
         var policies: [String]?
         try json.object { (json, key) throws(JSONReader.Unexpected) in
             switch key {
@@ -64,12 +65,16 @@ extension EncryptionNodeObject {
                 pod = Pod(namespace: namespace, name: name, uid: uid)
             case "addresses": addresses = try json.addresses()
             case "mode": mode = Mode(rawValue: try json.text().string)
+            case "headers": headers = try json.headers()
             case "policies": policies = try json.strings()
             default: try json.skip()
             }
         }
-        guard let name, let pod, let addresses, let mode, let policies else { throw JSONReader.Unexpected() }
-        return Endpoint(name: name, pod: pod, addresses: addresses, mode: mode, policies: policies)
+        guard let name, let pod, let addresses, let mode, let headers, let policies else {
+            throw JSONReader.Unexpected()
+        }
+        return Endpoint(
+            name: name, pod: pod, addresses: addresses, mode: mode, headers: headers, policies: policies)
     }
 
     private static func status(_ json: inout JSONReader) throws(JSONReader.Unexpected) -> Status {
@@ -232,6 +237,7 @@ private func publishedEndpoint(
     var name: EndpointName?
     var addresses: [IPAddress]?
     var mode: Mode? = isChange ? .strict : nil
+    var headers: Headers? = .visible
     var state: EncryptionNode.State? = isChange ? .ready : nil
     var (since, until): (UInt32?, UInt32?) = isChange ? (0, 0) : (nil, nil)
     var withdrawnAt: Timestamp?
@@ -240,6 +246,7 @@ private func publishedEndpoint(
         case "name": name = EndpointName(utf8: try json.text().bytes)
         case "addresses": addresses = try json.addresses()
         case "mode": mode = try json.mode()
+        case "headers": headers = try json.headers()
         case "state": state = try json.state()
         case "since": since = try json.integer()
         case "until": until = try json.integer()
@@ -247,9 +254,11 @@ private func publishedEndpoint(
         default: try json.skip()
         }
     }
-    guard let name, let addresses, let mode, let state, let since, let until else { throw JSONReader.Unexpected() }
+    guard let name, let addresses, let mode, let headers, let state, let since, let until else {
+        throw JSONReader.Unexpected()
+    }
     return EncryptionNode.PublishedEndpoint(
-        key: name, addresses: addresses, mode: mode, state: state, since: since, until: until,
+        key: name, addresses: addresses, mode: mode, headers: headers, state: state, since: since, until: until,
         withdrawnAt: withdrawnAt)
 }
 
@@ -358,6 +367,14 @@ extension JSONReader {
         switch try text() {
         case "strict": .strict
         case "permissive": .permissive
+        default: nil
+        }
+    }
+
+    fileprivate mutating func headers() throws(JSONReader.Unexpected) -> Headers? {
+        switch try text() {
+        case "visible": .visible
+        case "hidden": .hidden
         default: nil
         }
     }
