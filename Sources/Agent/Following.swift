@@ -61,8 +61,7 @@ struct Following: Sendable {
                 claims[address] = claim
                 // An address that goes from one node to another is never without an entry.
                 gone.remove(address)
-                come[address] = EndpointEntry(
-                    place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
+                come[address] = claim.entry(slot: slot)
             }
         }
         // The same memory as the reading's, with thousands of nodes in it.

@@ -231,7 +231,7 @@ private struct Planner {
             let isReady = attachment?.isWhole == true && attachment?.pod == pod && holdsKeys
             for address in endpoint.addresses {
                 let entry = localEntry(
-                    address, strict: endpoint.mode == .strict, isReady: isReady,
+                    address, endpoint, isReady: isReady,
                     published: published[name].map { $0.state == .ready && $0.addresses.contains(address) } ?? false)
                 merge(entry, at: address, into: &wanted)
             }
@@ -289,7 +289,9 @@ private struct Planner {
 
     /// What a local address should be. Peers are not spoken with encrypted before they have acknowledged a list that it stands in:
     /// `since` is .max as long as it stands in none.
-    private func localEntry(_ address: IPAddress, strict: Bool, isReady: Bool, published: Bool) -> EndpointEntry {
+    private func localEntry(
+        _ address: IPAddress, _ endpoint: EncryptedEndpoint, isReady: Bool, published: Bool
+    ) -> EndpointEntry {
         var since = UInt32.max
         if let current = observed.endpoints[address], case .local(let known, let until) = current.place, until == 0,
             known <= situation.seenRevision ? published : known != .max && isReady
@@ -298,7 +300,9 @@ private struct Planner {
         } else if isReady {
             since = nextRevision
         }
-        return EndpointEntry(place: .local(since: since, until: 0), strict: strict)
+        return EndpointEntry(
+            place: .local(since: since, until: 0), strict: endpoint.mode == .strict,
+            hidden: endpoint.headers == .hidden)
     }
 
     private func withdrawn(_ entry: EndpointEntry) -> EndpointEntry {
@@ -309,18 +313,23 @@ private struct Planner {
         return entry
     }
 
-    /// Two endpoints of ours may name one address for a moment, or by mistake: the stricter entry holds.
+    /// Two endpoints of ours may name one address for a moment, or by mistake: the stricter entry holds, and hidden beats
+    /// visible.
     private func merge(_ entry: EndpointEntry, at address: IPAddress, into wanted: inout [IPAddress: EndpointEntry]) {
         var merged = entry
         if case .local(let since, let until) = entry.place, let other = wanted[address],
             case .local(let otherSince, let otherUntil) = other.place
         {
             merged.strict = entry.strict || other.strict
+            merged.hidden = entry.hidden || other.hidden
             merged.withdrawing = entry.withdrawing && other.withdrawing
             merged.place = .local(
                 since: max(since, otherSince), until: until == 0 || otherUntil == 0 ? 0 : max(until, otherUntil))
         }
-        if let claim = remote.claims[address], claim.isReady, !merged.withdrawing { merged.strict = true }
+        if let claim = remote.claims[address], claim.isReady, !merged.withdrawing {
+            merged.strict = true
+            merged.hidden = merged.hidden || claim.hidden
+        }
         wanted[address] = merged
     }
 
@@ -356,7 +365,7 @@ private struct Planner {
         var differing: [Change] = []
         for (address, claim) in remote.claims where !local.contains(address) {
             guard let slot = slots[claim.nodeID] else { continue }
-            let entry = EndpointEntry(place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
+            let entry = claim.entry(slot: slot)
             if observed.endpoints[address] != entry { differing.append(.setEndpoint(address, entry)) }
         }
         differing.sort { left, right in

@@ -50,13 +50,17 @@ private func publishedEndpoints(_ situation: Situation) -> [EncryptionNode.Publi
             guard entries.count == addresses.count, !entries.contains(where: \.entry.withdrawing),
                 isListed || (isNew && situation.observed.attachments[name]?.isWhole == true)
             else { continue }
-            list.append(.init(name: name, addresses: addresses, mode: endpoint.mode, state: .ready, since: since))
+            list.append(
+                .init(
+                    name: name, addresses: addresses, mode: endpoint.mode, headers: endpoint.headers, state: .ready,
+                    since: since))
         } else if let before {
             if entries.allSatisfy(\.entry.withdrawing) {
                 list.append(
                     .init(
-                        name: name, addresses: addresses, mode: before.mode, state: .withdrawing, since: since,
-                        until: until, withdrawnAt: before.withdrawnAt ?? situation.now))
+                        name: name, addresses: addresses, mode: before.mode, headers: before.headers,
+                        state: .withdrawing, since: since, until: until,
+                        withdrawnAt: before.withdrawnAt ?? situation.now))
             } else {
                 list.append(before)
             }
@@ -82,8 +86,7 @@ private func isApplied(_ peer: EncryptionNode, _ situation: Situation) -> Bool {
                 if entry.place == .remote(slot: slot) { listed.insert(address) }
                 continue
             }
-            let wanted = EndpointEntry(place: .remote(slot: slot), strict: claim.strict, withdrawing: !claim.isReady)
-            guard entry == wanted else { return false }
+            guard entry == claim.entry(slot: slot) else { return false }
             listed.insert(address)
         }
     }

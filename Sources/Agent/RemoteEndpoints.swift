@@ -9,7 +9,13 @@ struct RemoteEndpoints: Sendable {
     struct Claim: Sendable, Hashable {
         var nodeID: NodeID
         var strict: Bool
+        var hidden: Bool
         var isReady: Bool
+
+        /// What the kernel shall have of it.
+        func entry(slot: UInt32) -> EndpointEntry {
+            EndpointEntry(place: .remote(slot: slot), strict: strict, withdrawing: !isReady, hidden: hidden)
+        }
     }
 
     /// Of an address that more than one endpoint names.
@@ -26,7 +32,7 @@ struct RemoteEndpoints: Sendable {
     private(set) var problems: Set<Problem> = []
 
     /// Where two nodes claim an address, a ready endpoint beats one that is ending (that is how an address moves); of two ready
-    /// ones the one that the kernel already has stays, as strict as it can be, and both are named in an error.
+    /// ones the one that the kernel already has stays, as strict as it can be and hidden if one of them is, and both are named in an error.
     init(peers: Peers, observed: DatapathState) {
         claims.reserveCapacity(observed.endpoints.count)
         for (_, node) in peers {
@@ -54,7 +60,9 @@ struct RemoteEndpoints: Sendable {
     }
 
     static func claim(_ endpoint: EncryptionNode.PublishedEndpoint, _ node: EncryptionNode) -> Claim {
-        Claim(nodeID: node.id, strict: endpoint.mode == .strict, isReady: endpoint.state == .ready)
+        Claim(
+            nodeID: node.id, strict: endpoint.mode == .strict, hidden: endpoint.headers == .hidden,
+            isReady: endpoint.state == .ready)
     }
 
     private mutating func resolve(_ address: IPAddress, _ all: [Contender], _ observed: DatapathState) -> Claim {
@@ -72,6 +80,7 @@ struct RemoteEndpoints: Sendable {
         }
         winner.strict =
             winner.strict || Set(contenders.map(\.claim.nodeID)).count > 1 || contenders.contains { $0.claim.strict }
+        winner.hidden = contenders.contains { $0.claim.hidden }
         if !ready.isEmpty {
             problems.insert(Self.overlap(address, contenders.map { "\($0.name) on \($0.node)" }))
         }

@@ -18,10 +18,11 @@ import Testing
     }
 
     private func endpoint(
-        _ name: String, _ addresses: [String], since: UInt32, isReady: Bool = true, mode: Mode = .strict
+        _ name: String, _ addresses: [String], since: UInt32, isReady: Bool = true, mode: Mode = .strict,
+        headers: Headers = .visible
     ) -> EncryptionNode.PublishedEndpoint {
         .init(
-            name: name, addresses: addresses.map { try! IPAddress($0) }, mode: mode,
+            name: name, addresses: addresses.map { try! IPAddress($0) }, mode: mode, headers: headers,
             state: isReady ? .ready : .withdrawing, since: since, until: isReady ? 0 : since)
     }
 
@@ -44,6 +45,23 @@ import Testing
         world.reconcile(node)
         #expect(node.last.changes.isEmpty)
         #expect(node.reconciler?.follow(view) == 0)
+    }
+
+    @Test func headersAlone() throws {
+        let world = try world()
+        let node = world[1]
+        var view = node.view
+        let address = try IPAddress("10.0.2.1")
+        #expect(node.kernel.now.endpoints[address]?.hidden == false)
+        for (headers, isHidden) in [(Headers.hidden, true), (.visible, false)] {
+            view.nodes["node-2"]?.revision += 1
+            view.nodes["node-2"]?.endpoints[0].headers = headers
+            #expect(node.reconciler?.follow(view) == 1)
+            #expect(node.kernel.now.endpoints[address]?.hidden == isHidden)
+            node.view = view
+            world.reconcile(node)
+            #expect(node.last.changes.isEmpty)
+        }
     }
 
     @Test func whatIsNotSimpleIsLeft() throws {
@@ -114,7 +132,8 @@ import Testing
                     endpoint(
                         "e-\(number)", ["10.9.0.\(Int.random(in: 1...30, using: &random))"], since: 1,
                         isReady: Int.random(in: 0..<5, using: &random) > 0,
-                        mode: Bool.random(using: &random) ? .strict : .permissive))
+                        mode: Bool.random(using: &random) ? .strict : .permissive,
+                        headers: Bool.random(using: &random) ? .visible : .hidden))
             } else {
                 node.endpoints.remove(at: Int.random(in: 0..<node.endpoints.count, using: &random))
             }
@@ -130,7 +149,8 @@ import Testing
                     return state.endpoints.filter { !$0.value.isLocal && $0.key.description.hasPrefix("10.9.") }
                         .mapValues { entry -> String in
                             guard case .remote(let slot) = entry.place else { return "" }
-                            return "\(state.peers[slot]?.nodeID ?? 0) \(entry.strict) \(entry.withdrawing)"
+                            return
+                                "\(state.peers[slot]?.nodeID ?? 0) \(entry.strict) \(entry.withdrawing) \(entry.hidden)"
                         }
                 }
                 // Of two that claim an address, the one stays that was there first: that may differ for a moment.

@@ -290,6 +290,69 @@ import Testing
         try expectConverged(world, "afterwards")
     }
 
+    @Test func headersAloneReachEveryNode() throws {
+        let world = try world(3)
+        let a = world[1]
+        let before = try #require(world.objects[a.name]?.current)
+        world.endpoints["pod-1"]?.headers = .hidden
+        a.view = world.truth
+        world.reconcile(a)
+        #expect(a.kernel.now.endpoints[try address("10.0.1.1")]?.hidden == true)
+        // It stands in the list from when it did before, in a list of its own number.
+        let published = try #require(world.objects[a.name]?.current)
+        #expect(published.revision > before.revision)
+        #expect(published.endpoints.map(\.headers) == [.hidden])
+        #expect(published.endpoints.map(\.since) == before.endpoints.map(\.since))
+        // Who has not put it in force does not say that it has.
+        let b = world[2]
+        b.view = world.truth
+        b.kernel.with { $0.failing = ["setEndpoint"] }
+        world.reconcile(b)
+        #expect(world.objects[b.name]?.current?.applied[a.name]?.revision != published.revision)
+        b.kernel.with { $0.failing = [] }
+        #expect(world.settle())
+        try expectConverged(world, "hidden")
+        #expect(world.objects[b.name]?.current?.applied[a.name]?.revision == published.revision)
+        // The end of its protection is hidden, too.
+        world.endpoints["pod-1"] = nil
+        a.view = world.truth
+        world.reconcile(a)
+        let ending = try #require(world.objects[a.name]?.current?.endpoints.first)
+        #expect(ending.state == .withdrawing && ending.headers == .hidden)
+        #expect(a.kernel.now.endpoints[try address("10.0.1.1")]?.hidden == true)
+        #expect(world.settle())
+        try expectConverged(world, "gone")
+    }
+
+    @Test func anAddressOfTwoPodsIsHiddenIfOneOfThemIs() throws {
+        let world = try world(3)
+        world.addEndpoint("thief", on: 3, ["10.0.2.1"], headers: .hidden)
+        world.settle()
+        for id: NodeID in 1...3 {
+            #expect(world[id].kernel.now.endpoints[try address("10.0.2.1")]?.hidden == true, "node \(id)")
+        }
+        #expect(world[1].kernel.now.endpoints[try address("10.0.1.1")]?.hidden == false)
+        world.endpoints["thief"] = nil
+        #expect(world.settle())
+        try expectConverged(world, "afterwards")
+    }
+
+    @Test(arguments: ["pod-1", "double"])
+    func anAddressOfTwoPodsOfOneNodeIsHiddenIfOneOfThemIs(_ hidden: String) throws {
+        let world = try world()
+        world.addEndpoint("double", on: 1, ["10.0.1.1"])
+        world.endpoints[hidden]?.headers = .hidden
+        world.settle()
+        for id: NodeID in 1...2 {
+            #expect(world[id].kernel.now.endpoints[try address("10.0.1.1")]?.hidden == true, "node \(id)")
+        }
+        world.endpoints[hidden]?.headers = .visible
+        world.settle()
+        for id: NodeID in 1...2 {
+            #expect(world[id].kernel.now.endpoints[try address("10.0.1.1")]?.hidden == false, "node \(id)")
+        }
+    }
+
     @Test func twoEndpointsOfOneNodeWithOneAddress() throws {
         let world = try world()
         world.addEndpoint("double", on: 1, ["10.0.1.1"], mode: .permissive)

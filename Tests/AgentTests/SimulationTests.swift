@@ -70,7 +70,9 @@ import Testing
                 }
             case 80..<86:
                 names += 1
-                world.addEndpoint("pod-\(names)", on: node.id, ["10.0.\(node.id).\(names % 250)", "fd00::\(names)"])
+                world.addEndpoint(
+                    "pod-\(names)", on: node.id, ["10.0.\(node.id).\(names % 250)", "fd00::\(names)"],
+                    headers: Bool.random(using: &random) ? .visible : .hidden)
                 story.append("pod-\(names) on \(node.name)")
             case 86..<90:
                 if let name = world.endpoints.keys.sorted().randomElement(using: &random) {
@@ -91,6 +93,12 @@ import Testing
                 if nodes.count < 5 {
                     world.addNode(NodeID(nodes.count + 1))
                     story.append("a new node")
+                }
+            case 97..<98:
+                if let name = world.endpoints.keys.sorted().randomElement(using: &random) {
+                    let isHidden = world.endpoints[name]?.headers == .hidden
+                    world.endpoints[name]?.headers = isHidden ? .visible : .hidden
+                    story.append("\(name) has other headers")
                 }
             default:
                 world.now = world.now.adding(seconds: Int64.random(in: 0...3, using: &random))
@@ -120,6 +128,7 @@ func expectConverged(_ world: World, _ what: String) throws {
                 let entry = try #require(state.endpoints[address], "\(what): \(node.name) lacks \(address)")
                 #expect(entry.isLocal == (endpoint.node == node.name), "\(what)")
                 #expect(entry.strict && !entry.withdrawing, "\(what)")
+                #expect(entry.hidden == (endpoint.headers == .hidden), "\(what): \(node.name) \(address)")
             }
             #expect((state.attachments[name] != nil) == (endpoint.node == node.name), "\(what)")
         }

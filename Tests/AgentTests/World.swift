@@ -80,12 +80,15 @@ final class World {
     }
 
     /// Puts a pod on a node.
-    func addEndpoint(_ name: String, on id: NodeID, _ addresses: [String], mode: Mode = .strict) {
+    func addEndpoint(
+        _ name: String, on id: NodeID, _ addresses: [String], mode: Mode = .strict, headers: Headers = .visible
+    ) {
         let node = self[id]
         let path = "/run/netns/\(name)"
         node.kernel.with { _ = $0.namespaces.insert(path) }
         endpoints[name] = EncryptedEndpoint(
-            addresses: addresses.map { try! IPAddress($0) }, node: node.name, mode: mode, networkNamespace: path)
+            addresses: addresses.map { try! IPAddress($0) }, node: node.name, mode: mode, headers: headers,
+            networkNamespace: path)
     }
 
     /// Everything that there is, at once.

@@ -12,6 +12,7 @@ struct LocalPods: Sendable, Equatable {
         var label: String
         var addresses: [IPAddress]
         var mode: Mode
+        var headers: Headers
         /// Where the CNI plugin says that it is.
         var sandbox: PodLocation?
     }
@@ -25,7 +26,7 @@ struct LocalPods: Sendable, Equatable {
         for endpoint in spec {
             pods[endpoint.name] = Pod(
                 name: endpoint.name, label: "\(endpoint.pod.namespace)/\(endpoint.pod.name)",
-                addresses: endpoint.addresses.sorted(), mode: endpoint.mode)
+                addresses: endpoint.addresses.sorted(), mode: endpoint.mode, headers: endpoint.headers)
         }
         for sandbox in sandboxes {
             let location = PodLocation(
@@ -41,9 +42,10 @@ struct LocalPods: Sendable, Equatable {
                 if sandbox.protection == .strict { pod.mode = .strict }
                 pods[sandbox.uid] = pod
             } else if let mode = sandbox.protection {
+                // Whether headers are hidden only the spec says.
                 pods[sandbox.uid] = Pod(
                     name: sandbox.uid, label: sandbox.label, addresses: sandbox.addresses.sorted(), mode: mode,
-                    sandbox: location)
+                    headers: .visible, sandbox: location)
             }
         }
     }
@@ -70,7 +72,8 @@ struct LocalPods: Sendable, Equatable {
             let nowhere = ("/no-namespace-has-\(pod.addresses.first.map(\.description) ?? "its-address")", "eth0")
             let (path, interface) = found ?? previous ?? nowhere
             return EncryptedEndpoint(
-                addresses: pod.addresses, node: node, mode: pod.mode, networkNamespace: path, interface: interface)
+                addresses: pod.addresses, node: node, mode: pod.mode, headers: pod.headers, networkNamespace: path,
+                interface: interface)
         }
     }
 }

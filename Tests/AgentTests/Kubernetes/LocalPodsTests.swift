@@ -7,10 +7,12 @@ import Testing
 
 /// What the operator wants and what the CNI plugin has told, put together.
 @Suite struct LocalPodsTests {
-    private func endpoint(_ uid: String, _ addresses: [String], mode: Mode = .strict) -> EncryptionNodeObject.Endpoint {
+    private func endpoint(
+        _ uid: String, _ addresses: [String], mode: Mode = .strict, headers: Headers = .visible
+    ) -> EncryptionNodeObject.Endpoint {
         .init(
             name: uid, pod: .init(namespace: "shop", name: "web", uid: uid),
-            addresses: addresses.map { try! IPAddress($0) }, mode: mode, policies: [])
+            addresses: addresses.map { try! IPAddress($0) }, mode: mode, headers: headers, policies: [])
     }
     private func sandbox(
         _ uid: String, _ addresses: [String], _ protection: Mode? = .strict, inode: UInt64 = 1, at: Int64 = 0
@@ -47,6 +49,15 @@ import Testing
         let pods = LocalPods(
             spec: [endpoint("a", ["10.0.0.1"], mode: .permissive)], sandboxes: [sandbox("a", ["10.0.0.1"], .strict)])
         #expect(pods.pods["a"]?.mode == .strict)
+    }
+
+    @Test("Headers are as the spec says, whatever the plugin told before")
+    func headers() {
+        let wanted = [endpoint("a", ["10.0.0.1"], headers: .hidden), endpoint("b", ["10.0.0.2"])]
+        let told = [sandbox("a", ["10.0.0.1"]), sandbox("c", ["10.0.0.3"], inode: 3)]
+        let pods = LocalPods(spec: wanted, sandboxes: told)
+        let endpoints = pods.endpoints(node: "n", PodFinder.Findings(missing: ["a", "b", "c"]), attached: [:])
+        #expect(endpoints.mapValues(\.headers) == ["a": .hidden, "b": .visible, "c": .visible])
     }
 
     @Test("A pod that was not found keeps its place; one that never had one is nowhere, and not gone")
