@@ -7,7 +7,7 @@ import Testing
 
 /// Nothing is lifted on half of what there is.
 @Suite struct HoldTests {
-    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict) throws
+    private func endpoint(_ pod: String, _ address: String, mode: Mode = .strict, headers: Headers = .visible) throws
         -> EncryptionNodeObject.Endpoint
     {
         let key = key(pod)
@@ -15,7 +15,7 @@ import Testing
         let uid = "uid-\(namespace)-\(key.name)"
         return .init(
             name: uid, pod: .init(namespace: namespace, name: key.name, uid: uid),
-            addresses: [try IPAddress(address)], mode: mode, policies: ["EncryptionPolicy/x"])
+            addresses: [try IPAddress(address)], mode: mode, headers: headers, policies: ["EncryptionPolicy/x"])
     }
 
     @Test(arguments: WatchedKind.allCases)
@@ -48,13 +48,15 @@ import Testing
         inventory.kinds[.virtualServices]?.failure = "forbidden"
         _ = inventory.settle()
         let existing = try [
-            endpoint("shop/a", "10.0.0.1"), endpoint("shop/b", "10.0.0.2"), endpoint("shop/c", "10.0.0.3"),
+            endpoint("shop/a", "10.0.0.1", headers: .hidden), endpoint("shop/b", "10.0.0.2"),
+            endpoint("shop/c", "10.0.0.3"),
             endpoint("shop/d", "10.0.0.4"), endpoint("shop/e", "10.0.0.5"),
         ]
         let held = inventory.heldEndpoints("node-a", existing: existing)
-        // a: as strict as it was. b: nobody asks, but nobody knows. c, d, e: pods that have surely ended.
+        // a: as strict and as hidden as it was. b: nobody asks, but nobody knows. c, d, e: pods that have surely ended.
         #expect(held.map(\.name) == ["uid-shop-a", "uid-shop-b"])
         #expect(held.map(\.mode) == [.strict, .strict])
+        #expect(held.map(\.headers) == [.hidden, .visible])
         // When not even pods are known, everything stays.
         inventory.kinds[.pods]?.failure = "gone"
         #expect(inventory.heldEndpoints("node-a", existing: existing).count == 5)
@@ -62,6 +64,7 @@ import Testing
         inventory.setAllSynced()
         #expect(inventory.wantedEndpoints("node-a").map(\.name) == ["uid-shop-a"])
         #expect(inventory.wantedEndpoints("node-a").map(\.mode) == [.permissive])
+        #expect(inventory.wantedEndpoints("node-a").map(\.headers) == [.visible])
     }
 
     @Test func aMeshThatCannotBeReadDoesNotStopTheRest() {

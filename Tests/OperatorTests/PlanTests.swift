@@ -168,6 +168,9 @@ import Testing
     }
 
     @Test func jsonIsWhatTheCodersWrite() throws {
+        func keys(_ json: some Sequence<UInt8>, _ key: String) -> Int {
+            String(decoding: Array(json), as: UTF8.self).components(separatedBy: "\"\(key)\"").count - 1
+        }
         var published = EncryptionNode(id: 7, incarnation: .random())
         published.lanes = 4
         published.revision = 3
@@ -178,7 +181,10 @@ import Testing
             .init(
                 name: "a\"\\\n\u{1}ü", addresses: [try IPAddress("10.0.0.1"), try IPAddress("fd00::1")],
                 mode: .permissive,
-                state: .withdrawing, since: 1, until: 3, withdrawnAt: start)
+                state: .withdrawing, since: 1, until: 3, withdrawnAt: start),
+            .init(
+                name: "b", addresses: [try IPAddress("10.0.0.2")], mode: .strict, headers: .hidden, state: .ready,
+                since: 1),
         ]
         let spec = EncryptedEndpointSlice.Spec(
             sequence: 12,
@@ -190,11 +196,25 @@ import Testing
         var writer = JSONWriter()
         writer.spec(spec)
         #expect(try JSONDecoder().decode(EncryptedEndpointSlice.Spec.self, from: Data(writer.bytes)) == spec)
+        #expect(try keys(writer.bytes, "headers") == keys(JSONEncoder().encode(spec), "headers"))
+
+        var change = NodeChange(name: "n", after: 12)
+        change.revision = 3
+        change.isWholeList = true
+        change.endpoints = published.endpoints
+        let changes = EncryptedEndpointSlice.Spec(sequence: 13, changes: [change])
+        writer = JSONWriter()
+        writer.spec(changes)
+        #expect(try JSONDecoder().decode(EncryptedEndpointSlice.Spec.self, from: Data(writer.bytes)) == changes)
+        #expect(keys(writer.bytes, "headers") == 1)
 
         let endpoints = [
             EncryptionNodeObject.Endpoint(
                 name: "u", pod: .init(namespace: "n", name: "p", uid: "u"), addresses: [try IPAddress("10.0.0.1")],
-                mode: .strict, policies: ["EncryptionPolicy/x"])
+                mode: .strict, policies: ["EncryptionPolicy/x"]),
+            EncryptionNodeObject.Endpoint(
+                name: "v", pod: .init(namespace: "n", name: "q", uid: "v"), addresses: [try IPAddress("10.0.0.2")],
+                mode: .strict, headers: .hidden, policies: []),
         ]
         let body = JSONWriter.patch(resourceVersion: "5", uid: "z") { writer in
             writer.key("spec")

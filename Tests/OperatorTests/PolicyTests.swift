@@ -185,13 +185,117 @@ import Testing
         #expect(inventory.rule("p")?.problems.count == 2)
     }
 
-    @Test func hiddenHeadersAreNotClaimed() throws {
-        var inventory = try inventory([policy("p", .init(headers: "hidden"))])
+    @Test func hiddenHeadersWin() throws {
+        var inventory = try inventory([
+            policy("all", .init(mode: "permissive", headers: "visible")),
+            policy(
+                "secret", .init(podSelector: .init(matchLabels: ["app": "cart"]), mode: "permissive", headers: "hidden")
+            ),
+            policy("hard", .init(podSelector: .init(matchLabels: ["version": "v1"]))),
+        ])
+        func headers(_ pod: String) -> Headers? { inventory.decision(pod)?.headers }
+        // Each of both is asked for by another: neither takes the other back.
         #expect(inventory.protected()["shop/cart-v1"] == .strict)
+        #expect(headers("shop/cart-v1") == .hidden && headers("shop/cart-v2") == .hidden)
+        #expect(headers("shop/catalog-1") == .visible)
+        let wanted = inventory.nodes.keys.flatMap { inventory.wantedEndpoints($0) }
+        #expect(Set(wanted.filter { $0.headers == .hidden }.map(\.pod.name)) == ["cart-v1", "cart-v2"])
+        // The annotation has the mode and who asks, as before.
+        #expect(
+            inventory.plan("shop/cart-v2")?.changes["ebpf.xdp/policy"]
+                == "permissive;EncryptionPolicy/all,EncryptionPolicy/secret")
+        inventory.remove(.policies, key("secret"))
+        #expect(inventory.protected()["shop/cart-v1"] == .strict)
+        #expect(headers("shop/cart-v1") == .visible)
+    }
+
+    @Test func headersAloneChangeWhatIsWantedOfANode() throws {
+        var inventory = try inventory([policy("p", pay)])
+        let wanted = inventory.wantedEndpoints("node-b")
+        #expect(!wanted.isEmpty)
+        var object = EncryptionNodeObject(name: "node-b", spec: .init(nodeID: 1, endpoints: wanted))
+        object.metadata.uid = "uid-node-b"
+        inventory.put(object)
+        _ = inventory.settle()
+        #expect(inventory.nodePlan("node-b") == .none)
+        var spec = pay
+        spec.headers = "hidden"
+        inventory.put(policy("p", spec, generation: 2))
+        #expect(inventory.settle().nodes.contains("node-b"))
+        #expect(inventory.nodePlan("node-b") == .write)
+        #expect(inventory.wantedEndpoints("node-b").map(\.headers) == wanted.map { _ in .hidden })
+        // Nothing else is new.
+        #expect(inventory.wantedEndpoints("node-b").map(\.mode) == wanted.map(\.mode))
+    }
+
+    @Test func nobodysAnnotationMakesHeadersVisible() throws {
+        let manual = pod(
+            "pay/m", ips: ["10.244.1.8"], annotations: ["ebpf.xdp/encrypt": "true", "ebpf.xdp/policy": "permissive"])
+        let out = pod("pay/out", ips: ["10.244.1.9"], annotations: ["ebpf.xdp/encrypt": "false"])
+        var spec = pay
+        spec.headers = "hidden"
+        var inventory = try inventory([policy("p", spec)], [manual, out])
+        #expect(inventory.protected()["pay/m"] == .strict)
+        #expect(inventory.decision("pay/m")?.headers == .hidden)
+        // Who may opt out is not protected at all; who may not is hidden, too.
+        #expect(inventory.protected()["pay/out"] == nil)
+        #expect(inventory.decision("pay/out")?.headers == .visible)
+        spec.enforced = true
+        inventory.put(policy("p", spec))
+        #expect(inventory.protected()["pay/out"] == .strict)
+        #expect(inventory.decision("pay/out")?.headers == .hidden)
+        // What is not enforced does not count for a pod that has opted out.
+        spec.headers = "visible"
+        inventory.put(policy("p", spec))
+        inventory.put(policy("q", .init(namespaceSelector: pay.namespaceSelector, headers: "hidden")))
+        #expect(inventory.protected()["pay/out"] == .strict)
+        #expect(inventory.decision("pay/out")?.headers == .visible)
+        #expect(inventory.decision("pay/m")?.headers == .hidden)
+    }
+
+    @Test func headersThatAreNotKnown() throws {
+        // With a good spec before, that stays in force.
+        var inventory = try inventory([policy("p", .init(headers: "visible"))])
+        inventory.put(policy("p", .init(headers: "odd"), generation: 2))
+        #expect(inventory.protected()["shop/cart-v1"] == .strict)
+        #expect(inventory.decision("shop/cart-v1")?.headers == .visible)
         let accepted = statuses(inventory)["p"]?["Accepted"]
-        #expect(accepted?.status == .isFalse)
-        #expect(accepted?.reason == "HeadersHiddenUnsupported")
-        #expect(accepted?.message.contains("stay readable") == true)
+        #expect(accepted?.reason == "Invalid")
+        #expect(accepted?.message.contains("spec.headers is \"odd\"; expected visible or hidden") == true)
+        // Without, the stricter meaning.
+        var fresh = try self.inventory([policy("p", .init(headers: "odd"))])
+        #expect(fresh.protected()["shop/cart-v1"] == .strict)
+        #expect(fresh.decision("shop/cart-v1")?.headers == .hidden)
+        #expect(statuses(fresh)["p"]?["Accepted"]?.status == .isFalse)
+    }
+
+    @Test func headersAreHiddenWhenTheirNodeSaysSo() throws {
+        var inventory = try inventory([
+            policy("p", .init(headers: "hidden")), policy("q", .init(namespaceSelector: pay.namespaceSelector)),
+        ])
+        var proxies = ServiceProxies()
+        proxies.isCiliumKnown = true
+        proxies.kubeProxy = .absent
+        proxies.cilium = ["kube-proxy-replacement": "true"]
+        func enforcing(_ policy: String) -> Condition? { statuses(inventory, proxies)[policy]?["Enforcing"] }
+        // A keymgr of before there were other headers than visible ones.
+        for name in ["node-a", "node-b"] {
+            inventory.put(reporting(name, inventory.wantedEndpoints(name).map(\.name)))
+        }
+        #expect(statuses(inventory, proxies)["p"]?["Accepted"]?.status == .isTrue)
+        #expect(enforcing("p")?.status == .isFalse && enforcing("p")?.reason == "Pending")
+        #expect(enforcing("p")?.message.contains("the headers of 7 are still visible") == true)
+        for name in ["node-a", "node-b"] {
+            inventory.put(reporting(name, inventory.wantedEndpoints(name).map(\.name), headers: .hidden))
+        }
+        #expect(enforcing("p")?.reason == "AllProtected")
+        #expect(enforcing("p")?.message.contains("headers are hidden") == true)
+        // A policy that does not ask for it says what became of its pods.
+        #expect(enforcing("q")?.reason == "AllProtected")
+        #expect(
+            enforcing("q")?.message.contains("headers of 2 are hidden, because that is asked for by EncryptionPolicy/p")
+                == true)
+        #expect(statuses(inventory, proxies)["q"]?["Conflict"]?.status == .isFalse)
     }
 
     @Test func statusCountsWhatNodesSay() throws {
@@ -224,10 +328,14 @@ import Testing
         #expect(behind?["Enforcing"]?.reason == "ServiceTranslation")
     }
 
-    private func reporting(_ name: String, _ endpoints: [String]) -> EncryptionNodeObject {
+    private func reporting(
+        _ name: String, _ endpoints: [String], headers: Headers = .visible
+    ) -> EncryptionNodeObject {
         var node = EncryptionNode(id: 1, incarnation: .random())
         node.revision = 1
-        node.endpoints = endpoints.map { .init(name: $0, addresses: [], mode: .strict, state: .ready, since: 1) }
+        node.endpoints = endpoints.map {
+            .init(name: $0, addresses: [], mode: .strict, headers: headers, state: .ready, since: 1)
+        }
         var object = EncryptionNodeObject(name: name, spec: .init(nodeID: 1))
         object.status = .init(report: NodeReport(node))
         return object

@@ -137,10 +137,13 @@ import Testing
             var node = before?.node ?? EncryptionNode(id: spec.nodeID, incarnation: incarnation)
             let wanted = spec.endpoints.map { endpoint in
                 EncryptionNode.PublishedEndpoint(
-                    name: endpoint.name, addresses: endpoint.addresses, mode: endpoint.mode, state: .ready,
-                    since: max(1, node.revision))
+                    name: endpoint.name, addresses: endpoint.addresses, mode: endpoint.mode, headers: endpoint.headers,
+                    state: .ready, since: max(1, node.revision))
             }
-            if wanted.map(\.name) != node.endpoints.map(\.name) || wanted.map(\.mode) != node.endpoints.map(\.mode) {
+            let known = node.endpoints
+            if wanted.map(\.name) != known.map(\.name) || wanted.map(\.mode) != known.map(\.mode)
+                || wanted.map(\.headers) != known.map(\.headers)
+            {
                 node.revision += 1
                 node.endpoints = wanted
             }
@@ -573,6 +576,25 @@ import Testing
         await world.stop()
     }
 
+    @Test func headersAloneReachTheSlices() async throws {
+        let world = try World()
+        try fill(world)
+        try world.api.put(policy("all", .init()))
+        _ = world.lead()
+        world.keymgrs()
+        func headers() throws -> [Headers] {
+            SliceView(
+                try world.api.all(EncryptedEndpointSlice.self).reduce(into: [:]) { $0[$1.key.name] = $1.value.spec }
+            ).peers.values.flatMap { $0.entry.report.endpoints.map(\.headers) }
+        }
+        try await eventually("published") { try headers() == Array(repeating: .visible, count: 7) }
+        try world.api.put(policy("all", .init(headers: "hidden"), generation: 2))
+        try await eventually("hidden") { try headers() == Array(repeating: .hidden, count: 7) }
+        try world.api.put(policy("all", .init(), generation: 3))
+        try await eventually("visible again") { try headers() == Array(repeating: .visible, count: 7) }
+        await world.stop()
+    }
+
     @Test func policiesSayWhatBecameOfThem() async throws {
         let world = try World()
         try fill(world)
@@ -583,7 +605,7 @@ import Testing
             DaemonSet(
                 metadata: ObjectMeta(name: "kube-proxy", namespace: "kube-system"),
                 status: .init(desiredNumberScheduled: 2)))
-        try world.api.put(policy("all", .init(headers: "hidden", strictCIDRs: ["10.245.0.0/16"])))
+        try world.api.put(policy("all", .init(headers: "odd", strictCIDRs: ["10.245.0.0/16"])))
         _ = world.lead()
         world.keymgrs()
         func conditions() throws -> [String: Condition] {
@@ -597,10 +619,10 @@ import Testing
         try await eventually("translation") { try conditions()["ServiceTranslation"]?.status == .isFalse }
         let all = try conditions()
         #expect(all["Enforcing"]?.reason == "ServiceTranslation")
-        #expect(all["Accepted"]?.reason == "HeadersHiddenUnsupported")
+        #expect(all["Accepted"]?.reason == "Invalid")
         #expect(all["Accepted"]?.observedGeneration == 1)
         #expect(world.events.all.contains { $0.contains("Warning EncryptionPolicy/all KubeProxy") })
-        #expect(world.events.all.contains { $0.contains("Warning EncryptionPolicy/all HeadersHiddenUnsupported") })
+        #expect(world.events.all.contains { $0.contains("Warning EncryptionPolicy/all Invalid") })
         try await eventually("prefixes") {
             try world.api.find(ClusterConfigMap.self, key("xe/xdp-encryptor-cluster"))?.cluster().strictCIDRs.count == 2
         }

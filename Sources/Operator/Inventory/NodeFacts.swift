@@ -54,6 +54,13 @@ public struct EncryptionNodeFacts: Sendable {
     var ready: Set<String> {
         (report?.endpoints ?? []).reduce(into: []) { if $1.state == .ready { $0.insert($1.name) } }
     }
+
+    /// Names of those whose headers it has published as hidden.
+    var hidden: Set<String> {
+        (report?.endpoints ?? []).reduce(into: []) {
+            if $1.state == .ready, $1.headers == .hidden { $0.insert($1.name) }
+        }
+    }
 }
 
 /// How a node is, as far as people should hear of it.

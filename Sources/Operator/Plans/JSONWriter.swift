@@ -121,6 +121,7 @@ extension JSONWriter {
                     writer.array(endpoint.addresses) { $0.string($1.description) }
                     writer.key("mode")
                     writer.string(endpoint.mode.rawValue)
+                    writer.headers(endpoint.headers)
                     writer.key("policies")
                     writer.array(endpoint.policies) { $0.string($1) }
                 }
@@ -207,6 +208,7 @@ extension JSONWriter {
                 writer.key("mode")
                 writer.string(endpoint.mode.rawValue)
             }
+            writer.headers(endpoint.headers)
             if endpoint.state != .ready {
                 writer.key("state")
                 writer.string(endpoint.state.rawValue)
@@ -224,6 +226,13 @@ extension JSONWriter {
                 writer.string(withdrawnAt.description)
             }
         }
+    }
+
+    /// A member of an endpoint. Visible headers go without saying everywhere: nodes of before there were others know them only.
+    private mutating func headers(_ headers: Headers) {
+        guard headers != .visible else { return }
+        key("headers")
+        string(headers.rawValue)
     }
 
     private mutating func entry(_ entry: NodeEntry) {
@@ -277,6 +286,7 @@ extension JSONWriter {
             writer.array(endpoint.addresses) { $0.string($1.description) }
             writer.key("mode")
             writer.string(endpoint.mode.rawValue)
+            writer.headers(endpoint.headers)
             writer.key("state")
             writer.string(endpoint.state.rawValue)
             writer.key("since")

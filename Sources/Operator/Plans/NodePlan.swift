@@ -46,7 +46,7 @@ extension Inventory {
                 EncryptionNodeObject.Endpoint(
                     name: entry.facts.uid,
                     pod: .init(namespace: key.namespace ?? "", name: key.name, uid: entry.facts.uid),
-                    addresses: addresses, mode: mode,
+                    addresses: addresses, mode: mode, headers: entry.decision.headers,
                     policies: entry.decision.asks.prefix(Self.sourcesShown).map(\.source)))
         }
         return endpoints.sorted { $0.name < $1.name }
@@ -65,6 +65,7 @@ extension Inventory {
             let addresses = before.addresses.filter { owners[$0] == nil || owners[$0] == before.name }
             if let index = result.firstIndex(where: { $0.name == before.name }) {
                 if before.mode == .strict { result[index].mode = .strict }
+                if before.headers == .hidden { result[index].headers = .hidden }
                 result[index].addresses = Set(result[index].addresses + addresses).sorted()
             } else if !isGone(before.pod), !addresses.isEmpty {
                 var kept = before

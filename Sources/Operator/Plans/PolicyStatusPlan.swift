@@ -16,6 +16,12 @@ public struct PolicyStatusPlan: Sendable {
         var stricter = 0
         /// Who that is.
         var rivals: Set<String> = []
+        /// Protected pods whose headers their node does not hide yet.
+        var unhidden = 0
+        /// Pods whose headers something else hides.
+        var hiddenByOthers = 0
+        /// Who that is.
+        var hiders: Set<String> = []
         var addressProblem: String?
     }
 
@@ -26,12 +32,14 @@ public struct PolicyStatusPlan: Sendable {
         let rules = inventory.rules.policies
         guard !rules.isEmpty else { return [:] }
         var counts = [Count](repeating: Count(), count: rules.count)
+        let hides = rules.contains { $0.headers == .hidden }
         for (node, keys) in inventory.podsByNode {
             let ready = inventory.encryptionNodes[node]?.ready ?? []
+            let hidden = hides ? inventory.encryptionNodes[node]?.hidden ?? [] : []
             for key in keys {
                 guard let entry = inventory.pods[key], !entry.facts.isFinished else { continue }
                 for index in inventory.policies(selecting: entry.facts) where index < rules.count {
-                    count(key, entry, rules[index], ready, inventory, &counts[index])
+                    count(key, entry, rules[index], ready, hidden, inventory, &counts[index])
                 }
             }
         }
@@ -43,8 +51,8 @@ public struct PolicyStatusPlan: Sendable {
     }
 
     private static func count(
-        _ key: ObjectKey, _ entry: PodEntry, _ rule: PolicyRule, _ ready: Set<String>, _ inventory: Inventory,
-        _ count: inout Count
+        _ key: ObjectKey, _ entry: PodEntry, _ rule: PolicyRule, _ ready: Set<String>, _ hidden: Set<String>,
+        _ inventory: Inventory, _ count: inout Count
     ) {
         count.selected += 1
         switch entry.decision.why {
@@ -53,6 +61,11 @@ public struct PolicyStatusPlan: Sendable {
         case .notAsked, .finished: break
         case .asked, .enforced:
             if ready.contains(entry.facts.uid) { count.protected += 1 } else { count.waiting += 1 }
+            if rule.headers == .hidden, entry.decision.headers == .hidden, ready.contains(entry.facts.uid),
+                !hidden.contains(entry.facts.uid)
+            {
+                count.unhidden += 1
+            }
             if entry.decision.why == .enforced {
                 if rule.isEnforced { count.overruled += 1 } else { count.optedOut += 1 }
             }
@@ -60,6 +73,12 @@ public struct PolicyStatusPlan: Sendable {
                 count.stricter += 1
                 if count.rivals.count < 4 {
                     count.rivals.formUnion(entry.decision.asks.filter { $0.mode == .strict }.map(\.source))
+                }
+            }
+            if rule.headers == .visible, entry.decision.headers == .hidden {
+                count.hiddenByOthers += 1
+                if count.hiders.count < 4 {
+                    count.hiders.formUnion(entry.decision.asks.filter { $0.headers == .hidden }.map(\.source))
                 }
             }
             if count.addressProblem == nil {
@@ -100,13 +119,6 @@ public struct PolicyStatusPlan: Sendable {
                 message: "\(rule.problems.joined(separator: "; ")); \(inForce)",
                 at: now)
         }
-        if rule.wantsHiddenHeaders {
-            return Condition(
-                "Accepted", .isFalse, reason: "HeadersHiddenUnsupported",
-                message:
-                    "headers: hidden is not built yet: TCP, UDP and ICMP headers stay readable. Payloads of the pods are encrypted all the same",
-                at: now)
-        }
         return Condition("Accepted", .isTrue, reason: "Accepted", message: "the policy is in force", at: now)
     }
 
@@ -132,6 +144,12 @@ public struct PolicyStatusPlan: Sendable {
                 "\(count.protected) of \(candidates) pods are protected; the others wait for an address, for their node, or for the keymgr there\(rest)"
             )
         }
+        if count.unhidden > 0 {
+            return condition(
+                .isFalse, "Pending",
+                "\(count.protected) of \(candidates) pods are protected, but the headers of \(count.unhidden) are still visible: the keymgr of their node has not said yet that it hides them, or is too old to\(rest)"
+            )
+        }
         if translation.works == false {
             return condition(
                 .isFalse, "ServiceTranslation",
@@ -139,7 +157,13 @@ public struct PolicyStatusPlan: Sendable {
             )
         }
         let mode = rule.mode == .strict ? "clear text is dropped" : "clear text is passed and counted"
-        return condition(.isTrue, "AllProtected", "all \(count.protected) pods are protected; \(mode)\(rest)")
+        var headers = rule.headers == .hidden ? ", headers are hidden" : ""
+        if count.hiddenByOthers > 0 {
+            // No conflict: visible is what a policy says that does not care.
+            let hiders = count.hiders.sorted().prefix(4).joined(separator: ", ")
+            headers = ", headers of \(count.hiddenByOthers) are hidden, because that is asked for by \(hiders)"
+        }
+        return condition(.isTrue, "AllProtected", "all \(count.protected) pods are protected; \(mode)\(headers)\(rest)")
     }
 
     private static func conflict(_ count: Count, _ now: Timestamp) -> Condition {

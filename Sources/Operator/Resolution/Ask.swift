@@ -7,13 +7,16 @@ public struct Ask: Sendable, Hashable {
     public var source: String
     /// What shall happen with clear text.
     public var mode: Mode
+    /// Who may read L4 headers.
+    public var headers: Headers
     /// Whether it holds whatever the pod's annotation says.
     public var isEnforced: Bool
 
     /// Makes an ask.
-    public init(source: String, mode: Mode, isEnforced: Bool = false) {
+    public init(source: String, mode: Mode, headers: Headers = .visible, isEnforced: Bool = false) {
         self.source = source
         self.mode = mode
+        self.headers = headers
         self.isEnforced = isEnforced
     }
 }
@@ -21,7 +24,7 @@ public struct Ask: Sendable, Hashable {
 extension Ask: Comparable {
     /// By who asks.
     public static func < (a: Ask, b: Ask) -> Bool {
-        (a.source, a.mode.rawValue) < (b.source, b.mode.rawValue)
+        (a.source, a.mode.rawValue, a.headers.rawValue) < (b.source, b.mode.rawValue, b.headers.rawValue)
     }
 }
 

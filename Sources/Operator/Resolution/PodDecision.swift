@@ -4,6 +4,8 @@ public import Cluster
 public struct PodDecision: Sendable, Hashable {
     /// What happens with its clear text; nil: it is not protected.
     public var mode: Mode?
+    /// Who may read its packets' L4 headers.
+    public var headers: Headers = .visible
     /// Who asks for its protection, sorted; also when something stands against it.
     public var asks: [Ask]
     /// Why it is as it is.
@@ -30,7 +32,8 @@ public struct PodDecision: Sendable, Hashable {
 
     /// Decides. `asks` are those of policies and mesh resources, sorted.
     ///
-    /// Of several asks the strictest counts, and an enforced one beats the pod's own "false".
+    /// Of several asks the strictest counts, and one for hidden headers beats those for visible ones. An enforced one beats the pod's own
+    /// "false".
     static func decide(_ pod: PodFacts, _ asks: [Ask]) -> PodDecision {
         var asks = asks
         if pod.isManualRequest {
@@ -43,16 +46,18 @@ public struct PodDecision: Sendable, Hashable {
         if pod.encrypt == .no {
             let enforced = asks.filter(\.isEnforced)
             guard !enforced.isEmpty else { return PodDecision(mode: nil, asks: asks, why: .optedOut) }
-            return PodDecision(mode: strictest(enforced), asks: enforced, why: .enforced)
+            return protecting(enforced, .enforced)
         }
-        return PodDecision(mode: strictest(asks), asks: asks, why: .asked)
+        return protecting(asks, .asked)
     }
 
     /// How a pod's own request is named among those who ask.
     static let annotationSource = "annotation"
 
-    private static func strictest(_ asks: [Ask]) -> Mode {
-        asks.contains { $0.mode == .strict } ? .strict : .permissive
+    private static func protecting(_ asks: [Ask], _ why: Why) -> PodDecision {
+        PodDecision(
+            mode: asks.contains { $0.mode == .strict } ? .strict : .permissive,
+            headers: asks.contains { $0.headers == .hidden } ? .hidden : .visible, asks: asks, why: why)
     }
 
     /// The value of the annotation `ebpf.xdp/policy`: the mode, and who asks, the first eight of them.

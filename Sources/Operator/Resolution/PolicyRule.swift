@@ -11,10 +11,10 @@ public struct PolicyRule: Sendable, Hashable {
     var podSelector: LabelSelector?
     /// What happens with clear text.
     public var mode: Mode
+    /// Who may read L4 headers.
+    public var headers: Headers
     /// It holds whatever pods say.
     public var isEnforced: Bool
-    /// It asks for hidden headers, which is not built yet.
-    public var wantsHiddenHeaders: Bool
     /// Its prefixes.
     public var strictCIDRs: [IPPrefix]
     /// What is wrong with the spec; empty: nothing.
@@ -37,9 +37,12 @@ public struct PolicyRule: Sendable, Hashable {
                 problems.append("spec.mode is \"\(word)\"; expected strict or permissive")
             }
         }
-        wantsHiddenHeaders = spec.headers == "hidden"
-        if let word = spec.headers, word != "hidden", word != "visible" {
-            problems.append("spec.headers is \"\(word)\"; expected visible or hidden")
+        headers = .visible
+        if let word = spec.headers {
+            headers = Headers(rawValue: word) ?? .hidden
+            if Headers(rawValue: word) == nil {
+                problems.append("spec.headers is \"\(word)\"; expected visible or hidden")
+            }
         }
         strictCIDRs = []
         for text in spec.strictCIDRs ?? [] {
@@ -59,5 +62,7 @@ public struct PolicyRule: Sendable, Hashable {
     }
 
     /// What it asks for.
-    var ask: Ask { Ask(source: "EncryptionPolicy/\(name)", mode: mode, isEnforced: isEnforced) }
+    var ask: Ask {
+        Ask(source: "EncryptionPolicy/\(name)", mode: mode, headers: headers, isEnforced: isEnforced)
+    }
 }
