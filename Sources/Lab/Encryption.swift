@@ -57,12 +57,13 @@ public final class Encryption: Sendable {
     ///
     /// - Parameters:
     ///   - mode: `strict` or `permissive`, of all endpoints.
+    ///   - headers: `visible` or `hidden`, of all endpoints.
     ///   - programs: the folder with ebpf-xdp-keymgr and xdp-encryptor; nil looks for it.
     ///   - servers: The KMS; nil for a KEK file.
     ///   - leaseSeconds: How long a node may use a DEK without having been let unwrap it again; nil for the default.
     public init(
-        _ lab: Lab, mode: String = "strict", acknowledgeWithinSeconds: Int = 5, drainSeconds: Int = 1,
-        programs: String? = nil, servers: KMSServers? = nil, leaseSeconds: Int? = nil
+        _ lab: Lab, mode: String = "strict", headers: String = "visible", acknowledgeWithinSeconds: Int = 5,
+        drainSeconds: Int = 1, programs: String? = nil, servers: KMSServers? = nil, leaseSeconds: Int? = nil
     ) throws {
         self.lab = lab
         self.leaseSeconds = leaseSeconds
@@ -83,7 +84,7 @@ public final class Encryption: Sendable {
              "acknowledgeWithinSeconds": \(acknowledgeWithinSeconds), "drainSeconds": \(drainSeconds)}
 
             """)
-        for pod in lab.pods { try publish(pod, mode: mode) }
+        for pod in lab.pods { try publish(pod, mode: mode, headers: headers) }
         if let servers {
             try servers.connect(lab)
         } else {
@@ -115,11 +116,11 @@ public final class Encryption: Sendable {
     }
 
     /// Writes a pod's endpoint object.
-    public func publish(_ pod: Lab.Pod, mode: String = "strict") throws {
+    public func publish(_ pod: Lab.Pod, mode: String = "strict", headers: String = "visible") throws {
         try writeFile(
             "\(cluster)/endpoints/.\(pod.name).new",
             """
-            {"addresses": ["\(pod.address)", "\(pod.address6)"], "node": "node-\(pod.node)", "mode": "\(mode)",
+            {"addresses": ["\(pod.address)", "\(pod.address6)"], "node": "node-\(pod.node)", "mode": "\(mode)", "headers": "\(headers)",
              "networkNamespace": "\(pod.namespace.path)", "interface": "\(pod.interface)"}
 
             """)

@@ -64,6 +64,8 @@ struct StatusReport: Encodable {
     var strictCIDRs: [String]
     var localEndpoints: Int
     var remoteEndpoints: Int
+    /// Of both: those with hidden headers.
+    var hiddenEndpoints: Int
     var pods: [Pod]
     var peers: [Peer]
     var verdicts: [VerdictCount]
@@ -98,6 +100,7 @@ struct StatusReport: Encodable {
         }
         localEndpoints = local
         remoteEndpoints = state.endpoints.count - local
+        hiddenEndpoints = state.endpoints.values.count { $0.hidden }
         pods = state.attachments.values.sorted { $0.pod.name < $1.pod.name }.map {
             Pod(
                 name: $0.pod.name, label: agent?.pod($0.pod.name)?.label, networkNamespace: $0.pod.networkNamespace,
@@ -151,7 +154,8 @@ extension StatusReport {
             "epoch        \(sendingEpoch == 0 ? "none: nothing is sent to protected peers" : "sending with \(sendingEpoch)")"
                 + (epochFloor > 0 ? ", keys before \(epochFloor) refused" : ""),
             "engine       \(engines.isEmpty ? "no keys" : engines.map(Self.describe(engine:)).joined(separator: ", "))",
-            "endpoints    \(localEndpoints) here, \(remoteEndpoints) on other nodes",
+            "endpoints    \(localEndpoints) here, \(remoteEndpoints) on other nodes"
+                + (hiddenEndpoints > 0 ? "; \(hiddenEndpoints) with hidden headers" : ""),
             "strict       \(strictCIDRs.isEmpty ? "no CIDRs" : strictCIDRs.joined(separator: ", "))"
                 + (strictEtherType ? "; other EtherTypes dropped" : ""),
             "replay       windows of \(replayWindow) packets, \(replayWindows) in use",

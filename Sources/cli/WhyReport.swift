@@ -51,6 +51,8 @@ struct WhyReport: Encodable {
         var node: String?
         /// Clear text from or to it is dropped.
         var isStrict: Bool
+        /// Whole packets from and to it are hidden, L4 headers too.
+        var isHidden: Bool
         /// Protection is ending.
         var isWithdrawing: Bool
         /// Nobody has published it, and a strict CIDR has it.
@@ -171,7 +173,7 @@ struct Inquiry {
     private func end(_ address: IPAddress) -> WhyReport.End {
         let entry = state.endpoints[address]
         var end = WhyReport.End(
-            address: address, place: .unpublished, isStrict: entry?.strict ?? false,
+            address: address, place: .unpublished, isStrict: entry?.strict ?? false, isHidden: entry?.hidden ?? false,
             isWithdrawing: entry?.withdrawing ?? false,
             isInStrictCIDR: entry == nil && state.isInStrictCIDR(address))
         guard let entry else { return end }
@@ -382,7 +384,9 @@ extension WhyReport.Path {
 
 extension WhyReport.End {
     fileprivate var text: String {
-        let mode = (isStrict ? ", strict" : ", permissive") + (isWithdrawing ? ", protection is ending" : "")
+        let mode =
+            (isStrict ? ", strict" : ", permissive") + (isHidden ? ", hidden headers" : "")
+            + (isWithdrawing ? ", protection is ending" : "")
         switch place {
         case .here:
             let attached = isAttached.map { $0 ? ", attached" : ", NOT ATTACHED" } ?? ""

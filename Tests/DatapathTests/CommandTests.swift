@@ -80,7 +80,8 @@ struct CommandTests {
                 try datapath.setPeer(slot: slot, PeerEntry(nodeID: slot + 1, acknowledged: 4))
             }
             try datapath.setEndpoint(family.pod(2), EndpointEntry(place: .remote(slot: 1), strict: true))
-            try datapath.setEndpoint(family.pod(3), EndpointEntry(place: .remote(slot: 2), strict: true))
+            try datapath.setEndpoint(
+                family.pod(3), EndpointEntry(place: .remote(slot: 2), strict: true, hidden: true))
             try datapath.setEndpoint(
                 IPAddress("10.8.0.2"), EndpointEntry(place: .local(since: 3, until: 0), strict: true))
             try datapath.setStrictCIDRs([IPPrefix("10.0.0.0/8")])
@@ -116,7 +117,8 @@ struct CommandTests {
             let text = answer("status \(places)")
             for words in [
                 "shop/web-0", "node-2 (2)", "PROBLEMS", "pod shop/web-0: is not well",
-                "has not written since 2026-05-04T12:00:00.000Z", "status=0",
+                "has not written since 2026-05-04T12:00:00.000Z", "1 here, 2 on other nodes; 1 with hidden headers",
+                "status=0",
             ] {
                 #expect(text.contains(words), "\(words) is not in:\n\(text)")
             }
@@ -132,9 +134,11 @@ struct CommandTests {
                 }
                 var pods: [Pod]
                 var peers: [Peer]
+                var hiddenEndpoints: Int
             }
             let json = try #require(shell("\(Command.path) status --output json \(places)"))
             let report = try JSONDecoder().decode(Report.self, from: Data(json.utf8))
+            #expect(report.hiddenEndpoints == 1)
             // The UID stays where programs look for it.
             #expect(report.pods.map(\.name) == ["default.web-0"])
             #expect(report.pods.map(\.label) == ["shop/web-0"])
@@ -167,7 +171,9 @@ struct CommandTests {
             why("shop/web-0", 3, "pods on node-2: ENCRYPTED", "pods on node 3: DROPPED (no_key)")
             why("192.0.2.1", 2, "no node has published it")
             why("192.0.2.1 192.0.2.2", 4, "no protected pod of this node is an end of this")
-            why("\(family.pod(2))", 4, "protected pod on node-2")
+            why("\(family.pod(2))", 4, "protected pod on node-2, strict\n")
+            why("\(family.pod(3))", 4, "protected pod on node 3, strict, hidden headers\n")
+            why("\(family.pod(3)) --output json", 4, "\"isHidden\" : true")
             why("nobody", 4, "no protected pod of this node is called nobody")
             // The peer has not heard of it.
             try datapath.setEndpoint(
