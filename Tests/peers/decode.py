@@ -130,7 +130,7 @@ class Decoder:
         report.plain_bytes += len(opened.payload)
         if any(marker in opened.payload for marker in self.markers):
             report.marker_after_opening += 1
-        kind = KINDS[opened.packet.protocol, opened.packet.version]
+        kind = KINDS[opened.protocol, opened.version] if opened.framing == "inline" else f"tunnel{opened.version}"
         report.by_kind[kind] = report.by_kind.get(kind, 0) + 1
         lane = report.lanes.setdefault(f"{opened.key.spi:08x}", {}).setdefault(
             str(opened.lane), {"packets": 0, "first": opened.counter, "last": opened.counter})

@@ -2,7 +2,7 @@
 """The wire format of xdp-encryptor, version 1, in Python: written from docs/wire-format.md alone.
 
 An implementation that shares no line with the product, so that a mistake has to be made twice to go unseen. It derives
-keys, seals and opens packets of the inline framing, and builds plain packets to do so with. Integers are big-endian;
+keys, seals and opens packets of both framings, and builds plain packets to do so with. Integers are big-endian;
 "frame" always means an Ethernet frame without its FCS.
 """
 
@@ -21,6 +21,11 @@ ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}
 SHIM = 4 + 8 + 16
 CHECKSUM_AT = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}
+TUNNEL_PORT = 1000
+# Next header, header extension length, crypt offset; S and D 0, version 1, V 0 and the last bit 1. By the IP version.
+PSP_START = {4: bytes((4, 1, 0, 0x05)), 6: bytes((41, 1, 0, 0x05))}
+PSP, ICV = 4 + 4 + 8, 16
+CE = 3
 
 
 class Refused(Exception):
@@ -85,7 +90,7 @@ def checksum(data):
 
 @dataclass
 class Packet:
-    """A frame taken apart: the inline framing touches TCP, UDP and echo packets without fragments and options only."""
+    """A frame taken apart: a TCP, UDP or echo packet that is no fragment and has no options. Every wire packet is one."""
 
     link: bytes  # Ethernet header with VLAN tags
     ip: bytes  # IP header
@@ -149,9 +154,8 @@ def ethertype(frame):
     raise Refused("ethertype", "more than two VLAN tags")
 
 
-def parse(frame, verify=True):
-    """Takes a frame apart, or raises Refused; the checks stand in the order of docs/wire-format.md. Without `verify`, checksums
-    may be wrong; `verify` "ip" looks at the IPv4 header's only."""
+def bounds(frame):
+    """The EtherType of a frame with an IP packet, and where that begins and ends; Refused when its lengths contradict the frame."""
     kind, at = ethertype(frame)
     if kind == ETHERTYPE_IPV4:
         if len(frame) < at + 20 or frame[at] >> 4 != 4 or frame[at] & 15 < 5:
@@ -159,6 +163,39 @@ def parse(frame, verify=True):
         end = at + struct.unpack_from(">H", frame, at + 2)[0]
         if end < at + 20 or end > len(frame):
             raise Refused("malformed", "IPv4 total length")
+    elif kind == ETHERTYPE_IPV6:
+        if len(frame) < at + 40 or frame[at] >> 4 != 6:
+            raise Refused("malformed", "IPv6 header")
+        end = at + 40 + struct.unpack_from(">H", frame, at + 4)[0]
+        if end > len(frame):
+            raise Refused("malformed", "IPv6 payload length")
+    else:
+        raise Refused("ethertype", f"{kind:04x}")
+    return kind, at, end
+
+
+def framing(frame, hidden=False):
+    """"inline" or "tunnel": how a sender must frame a plain packet that is to be encrypted, or Refused. `hidden`: one of the
+    endpoints asks for hidden headers. Neighbour and router discovery must have been told apart before."""
+    _, _, end = bounds(frame)
+    if end < len(frame):
+        raise Refused("malformed", "bytes behind the IP packet")
+    if hidden:
+        return "tunnel"
+    try:
+        parse(frame, verify=False)
+    except Refused as refused:
+        if refused.reason != "unsupported":
+            raise
+        return "tunnel"
+    return "inline"
+
+
+def parse(frame, verify=True):
+    """Takes a frame apart, or raises Refused; the checks stand in the order of docs/wire-format.md. Without `verify`, checksums
+    may be wrong; `verify` "ip" looks at the IPv4 header's only. `unsupported` is what the inline framing cannot carry."""
+    kind, at, end = bounds(frame)
+    if kind == ETHERTYPE_IPV4:
         if frame[at] & 15 > 5:
             raise Refused("unsupported", "IPv4 options")
         ip = frame[at:at + 20]
@@ -167,20 +204,15 @@ def parse(frame, verify=True):
         if verify and folded(ip) != 0xFFFF:
             raise Refused("checksum", "IPv4 header")
         protocol, source, destination = ip[9], ip[12:16], ip[16:20]
-    elif kind == ETHERTYPE_IPV6:
-        if len(frame) < at + 40 or frame[at] >> 4 != 6:
-            raise Refused("malformed", "IPv6 header")
-        end = at + 40 + struct.unpack_from(">H", frame, at + 4)[0]
-        if end > len(frame):
-            raise Refused("malformed", "IPv6 payload length")
+    else:
         ip = frame[at:at + 40]
         protocol, source, destination = ip[6], ip[8:24], ip[24:40]
-    else:
-        raise Refused("ethertype", f"{kind:04x}")
     if end < len(frame):
         raise Refused("malformed", "bytes behind the IP packet")
 
     rest = frame[at + len(ip):]
+    if protocol not in (TCP, UDP, ICMP if kind == ETHERTYPE_IPV4 else ICMPV6):
+        raise Refused("unsupported", f"protocol {protocol}")
     if len(rest) < 8:
         raise Refused("malformed", "L4 header")
     if protocol == TCP:
@@ -191,12 +223,10 @@ def parse(frame, verify=True):
         length = 8
         if struct.unpack_from(">H", rest, 4)[0] != len(rest):
             raise Refused("malformed", "UDP length")
-    elif protocol == (ICMP if kind == ETHERTYPE_IPV4 else ICMPV6):
+    else:
         length = 8
         if rest[0] not in ECHO[protocol]:
             raise Refused("unsupported", f"ICMP type {rest[0]}")
-    else:
-        raise Refused("unsupported", f"protocol {protocol}")
 
     packet = Packet(frame[:at], ip, rest[:length], rest[length:], protocol, source, destination)
     no_checksum = protocol == UDP and rest[6:8] == b"\0\0"
@@ -214,26 +244,45 @@ def verify_checksum(packet):
         raise Refused("checksum", "none")
 
 
-# ---- the inline framing ---------------------------------------------------------------------------------------------
+# ---- both framings --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Opened:
     """A packet that verified."""
 
-    packet: Packet  # its fields, with the plain payload
+    framing: str  # "inline" or "tunnel"
+    frame: bytes  # the plain one
+    payload: bytes  # what was encrypted: what follows the L4 header, or the whole IP packet
+    version: int
+    protocol: int  # of the plain packet's IP header
     key: TrafficKey
     lane: int
     counter: int
     tag: bytes
 
-    @property
-    def frame(self):
-        return self.packet.frame()
 
-    @property
-    def payload(self):
-        return self.packet.payload
+def decrypt(candidates, spi, iv_bytes, sealed, additional_data):
+    """The plain text, and the key of `candidates` under which it verifies."""
+    for candidate in candidates:
+        try:
+            return AESGCM(candidate.key).decrypt(struct.pack(">I", spi) + iv_bytes, sealed, additional_data), candidate
+        except InvalidTag:
+            continue
+    raise Refused("auth", f"SPI {spi:08x}")
+
+
+def open_(frame, keys, sender=None, mark=lambda: None):
+    """Opens a wire frame of either framing. `keys` maps an SPI to the TrafficKeys that may stand behind it; `sender` is the node
+    of the frame's source address, where the caller knows that. `mark` is called when the IV must be marked as seen: a tunnel
+    packet may still be refused after that."""
+    packet = parse(frame, verify="ip")
+    if is_tunnel(packet, keys, sender):
+        return open_tunnel(packet, keys, sender, mark)
+    return open_inline(packet, keys, mark)
+
+
+# ---- the inline framing ---------------------------------------------------------------------------------------------
 
 
 def shim(packet):
@@ -252,24 +301,131 @@ def seal(frame, key, spi, iv_bytes):
     return packet.frame()
 
 
-def open_(frame, keys):
-    """The plain frame for a wire one. `keys` maps an SPI to the TrafficKeys that may stand behind it."""
-    packet = parse(frame, verify="ip")
+def open_inline(packet, keys, mark):
     spi, iv_bytes, tag = shim(packet)
     candidates = keys.get(spi)
     if not candidates:
         raise Refused("cleartext", f"unknown SPI {spi:08x}")
-    nonce, sealed = struct.pack(">I", spi) + iv_bytes, packet.payload[SHIM:] + tag
-    for candidate in candidates:
-        try:
-            plain = AESGCM(candidate.key).decrypt(nonce, sealed, packet.additional_data())
-        except InvalidTag:
-            continue
-        verify_checksum(packet)
-        packet.payload = plain
-        number, = struct.unpack(">Q", iv_bytes)
-        return Opened(packet, candidate, number >> 48, number & (1 << 48) - 1, tag)
-    raise Refused("auth", f"SPI {spi:08x}")
+    plain, key = decrypt(candidates, spi, iv_bytes, packet.payload[SHIM:] + tag, packet.additional_data())
+    verify_checksum(packet)
+    mark()
+    packet.payload = plain
+    number, = struct.unpack(">Q", iv_bytes)
+    return Opened("inline", packet.frame(), plain, packet.version, packet.protocol, key,
+                  number >> 48, number & (1 << 48) - 1, tag)
+
+
+# ---- the tunnel framing ---------------------------------------------------------------------------------------------
+
+
+def mapped(address):
+    """16 bytes of an address: IPv4 as ::ffff:a.b.c.d."""
+    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+
+
+def source_port(frame):
+    """The UDP source port of the product's own tunnel packets. Any from 32768 would do; a receiver does not check it."""
+    _, at, _ = bounds(frame)
+    if frame[at] >> 4 == 4:
+        protocol, source, destination = frame[at + 9], frame[at + 12:at + 16], frame[at + 16:at + 20]
+    else:
+        protocol, source, destination = frame[at + 6], frame[at + 8:at + 24], frame[at + 24:at + 40]
+    ports = 0
+    try:
+        packet = parse(frame, verify=False)
+        if packet.protocol in (TCP, UDP):
+            ports, = struct.unpack_from(">I", packet.l4)
+    except Refused:
+        pass
+    value = 0
+    for word in struct.unpack("<8I", mapped(source) + mapped(destination)) + (protocol, ports):
+        value = (value ^ word) * 0x9E3779B1 & 0xFFFFFFFF
+    return 0x8000 | value >> 17
+
+
+def seal_tunnel(frame, key, spi, iv_bytes):
+    """The wire frame for a plain one, whatever IP packet it holds. Nothing of that is looked at but its length."""
+    _, at, end = bounds(frame)
+    if end < len(frame):
+        raise Refused("malformed", "bytes behind the IP packet")
+    inner = frame[at:]
+    version = inner[0] >> 4
+    psp = PSP_START[version] + struct.pack(">I", spi) + iv_bytes
+    sealed = psp + AESGCM(key).encrypt(struct.pack(">I", spi) + iv_bytes, inner, psp)
+    length = 8 + len(sealed)
+    if length + (20 if version == 4 else 0) > 0xFFFF:
+        raise Refused("too_big", f"{len(inner)} bytes")
+    if version == 4:
+        ip = bytearray(struct.pack(">BBHHHBBH", 0x45, inner[1], 20 + length, 0, 0x4000, inner[8], UDP, 0) + inner[12:20])
+        ip[10:12] = struct.pack(">H", checksum(bytes(ip)))
+    else:
+        ip = inner[:4] + struct.pack(">HBB", length, UDP, inner[7]) + inner[8:40]
+    return frame[:at] + bytes(ip) + struct.pack(">HHHH", source_port(frame), TUNNEL_PORT, length, 0) + sealed
+
+
+def is_tunnel(packet, keys, sender=None):
+    """Whether a receiver takes a wire packet for one of the tunnel framing; all others are looked at as inline ones."""
+    if packet.protocol != UDP or struct.unpack_from(">H", packet.l4, 2)[0] != TUNNEL_PORT:
+        return False
+    # The outer IP header has no options: it is as long as the shortest inner one.
+    if len(packet.payload) < PSP + len(packet.ip) + ICV or packet.payload[:4] != PSP_START[packet.version]:
+        return False
+    spi, = struct.unpack_from(">I", packet.payload, 4)
+    return any(sender in (None, key.sender) for key in keys.get(spi, ()))
+
+
+def open_tunnel(packet, keys, sender, mark):
+    psp, sealed = packet.payload[:PSP], packet.payload[PSP:]
+    spi, number = struct.unpack_from(">IQ", psp, 4)
+    candidates = [key for key in keys[spi] if sender in (None, key.sender)]
+    inner, key = decrypt(candidates, spi, psp[8:], sealed, psp)
+    mark()
+    plain = decapsulated(packet, inner)
+    return Opened("tunnel", packet.link + plain, plain, packet.version, plain[9 if packet.version == 4 else 6], key,
+                  number >> 48, number & (1 << 48) - 1, sealed[-ICV:])
+
+
+def decapsulated(packet, inner):
+    """The inner packet as it goes to the pod, or Refused. It is authentic, but its sender may still say what is not so."""
+    version = inner[0] >> 4
+    if version != packet.version:
+        raise Refused("spoofed", f"version {version} inside of {packet.version}")
+    if version == 4:
+        addresses, length = inner[12:20], struct.unpack_from(">H", inner, 2)[0]
+    else:
+        addresses, length = inner[8:40], 40 + struct.unpack_from(">H", inner, 4)[0]
+    if addresses != packet.source + packet.destination:
+        raise Refused("spoofed", "inner addresses")
+    if length != len(inner):
+        raise Refused("malformed", "inner length")
+    if version == 4 and inner[0] & 15 < 5:
+        raise Refused("malformed", "inner header length")
+    return congestion(ecn(packet.ip), inner)
+
+
+def ecn(ip):
+    """The ECN field of an IP header."""
+    return ip[1] & 3 if ip[0] >> 4 == 4 else ip[1] >> 4 & 3
+
+
+def congestion(outer, inner):
+    """The inner packet with what the network has noted in the outer ECN field (RFC 6040)."""
+    if outer != CE or ecn(inner) == CE:
+        return inner
+    if ecn(inner) == 0:
+        raise Refused("malformed", "congestion experienced, by a packet whose sender does not know of that")
+    marked = bytearray(inner)
+    if inner[0] >> 4 == 6:
+        marked[1] |= CE << 4
+        return bytes(marked)
+    marked[1] |= CE
+    # Updated, not computed anew (RFC 1624): a wrong checksum stays wrong.
+    sum_ = (~int.from_bytes(inner[10:12], "big") & 0xFFFF) + (~int.from_bytes(inner[:2], "big") & 0xFFFF)
+    sum_ += int.from_bytes(marked[:2], "big")
+    while sum_ >> 16:
+        sum_ = (sum_ & 0xFFFF) + (sum_ >> 16)
+    marked[10:12] = struct.pack(">H", ~sum_ & 0xFFFF)
+    return bytes(marked)
 
 
 # ---- plain packets to test with -------------------------------------------------------------------------------------
@@ -293,6 +449,31 @@ def build(source, destination, protocol, l4, payload, vlan=(), ttl=64, identific
     kind = ETHERTYPE_IPV4 if source.version == 4 else ETHERTYPE_IPV6
     link = link if link is not None else ethernet(kind, vlan)
     return Packet(link, ip, l4, payload, protocol, source.packed, destination.packed).frame()
+
+
+def build_ip(source, destination, protocol, body, vlan=(), options=b"", fragment=0x4000, traffic_class=0, flow=0x12345, ttl=64,
+             identification=1):
+    """A plain frame with any IP packet: `options` is IPv4's, `fragment` the 16 bits of its flags and offset. IPv6 extension headers
+    are part of the body."""
+    source, destination = ipaddress.ip_address(source), ipaddress.ip_address(destination)
+    assert len(options) % 4 == 0
+    if source.version == 4:
+        length = 20 + len(options)
+        ip = bytearray(struct.pack(">BBHHHBBH", 0x40 | length // 4, traffic_class, length + len(body), identification, fragment,
+                                   ttl, protocol, 0) + source.packed + destination.packed + options)
+        ip[10:12] = struct.pack(">H", checksum(bytes(ip)))
+        return ethernet(ETHERTYPE_IPV4, vlan) + bytes(ip) + body
+    ip = struct.pack(">IHBB", 6 << 28 | traffic_class << 20 | flow, len(body), protocol, ttl)
+    return ethernet(ETHERTYPE_IPV6, vlan) + ip + source.packed + destination.packed + body
+
+
+def icmp_error(source, destination, protocol, type_, code, quoted):
+    """An ICMP or ICMPv6 message of another type than echo, with its checksum."""
+    source, destination = ipaddress.ip_address(source), ipaddress.ip_address(destination)
+    message = bytearray(struct.pack(">BBHI", type_, code, 0, 0) + quoted)
+    pseudo = source.packed + destination.packed + struct.pack(">II", len(message), protocol) if protocol == ICMPV6 else b""
+    message[2:4] = struct.pack(">H", checksum(pseudo + bytes(message)))
+    return bytes(message)
 
 
 def tcp_header(source_port=40000, destination_port=8080, options=b"", flags=0x18, sequence=1, acknowledgement=1):
