@@ -31,6 +31,7 @@ class Report:
     frames: int = 0  # all captured frames
     packets: int = 0  # between two endpoints on different nodes
     verified: int = 0  # of these: the tag is right, and so are the SPI's sender and all checksums
+    tunnel: int = 0  # of the verified ones: by the tunnel framing
     refused: dict = field(default_factory=dict)  # reason -> packets
     other: int = 0  # not between two such endpoints: ARP, neighbour discovery, node traffic
     truncated: int = 0  # frames that the capture does not hold whole
@@ -38,8 +39,8 @@ class Report:
     repeated_frames: int = 0  # exact copies of an earlier packet, as replays are
     marker_on_wire: int = 0  # frames with a marker in clear
     marker_after_opening: int = 0  # verified packets with a marker in their plain text
-    plain_bytes: int = 0  # in verified packets
-    by_kind: dict = field(default_factory=dict)  # such as "tcp4" -> verified packets
+    plain_bytes: int = 0  # in verified packets: of payload by the inline framing, of whole packets by the tunnel framing
+    by_kind: dict = field(default_factory=dict)  # such as "tcp4", or "tunnel4" whatever is inside -> verified packets
     lanes: dict = field(default_factory=dict)  # SPI -> lane -> {"packets", "first", "last"} counters
     samples: list = field(default_factory=list)  # the first refused packets, in words
 
@@ -114,7 +115,7 @@ class Decoder:
 
     def packet(self, frame, sender, receiver):
         report = self.report
-        opened = wire.open_(frame, self.knowledge.keys)
+        opened = wire.open_(frame, self.knowledge.keys, sender)
         if (opened.key.sender, opened.key.receiver) != (sender, receiver):
             raise wire.Refused("spoofed", f"SPI of {opened.key.sender} for {opened.key.receiver}")
         # The key, not the SPI: a node that starts afresh may draw the same SPI again, for another key.
@@ -127,6 +128,7 @@ class Decoder:
             report.duplicate_nonces += 1
 
         report.verified += 1
+        report.tunnel += opened.framing == "tunnel"
         report.plain_bytes += len(opened.payload)
         if any(marker in opened.payload for marker in self.markers):
             report.marker_after_opening += 1

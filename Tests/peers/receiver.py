@@ -66,22 +66,24 @@ class Receiver:
             packet = wire.parse(frame, verify="ip")
         except wire.Refused as refused:
             return self.cleartext(to_us, refused.reason)
-        spi = int.from_bytes(packet.payload[:4], "big") if len(packet.payload) >= 4 else 0
-        senders = {key.sender for key in self.keys.get(spi, ())}
-        if not senders:
-            return self.cleartext(to_us, None)
-        if sender not in senders:
-            raise wire.Refused("spoofed")
-        if len(packet.payload) < wire.SHIM:
-            raise wire.Refused("malformed")
-        iv = int.from_bytes(packet.payload[4:12], "big")
-        counter = iv & (1 << 48) - 1
+        if wire.is_tunnel(packet, self.keys, sender):
+            spi, iv, _ = wire.psp(packet)
+        else:
+            spi = int.from_bytes(packet.payload[:4], "big") if len(packet.payload) >= 4 else 0
+            senders = {key.sender for key in self.keys.get(spi, ())}
+            if not senders:
+                return self.cleartext(to_us, None)
+            if sender not in senders:
+                raise wire.Refused("spoofed")
+            if len(packet.payload) < wire.SHIM:
+                raise wire.Refused("malformed")
+            iv = packet.payload[4:12]
+        lane, counter = int.from_bytes(iv[:2], "big"), int.from_bytes(iv[2:], "big")
         if counter == 0:
             raise wire.Refused("malformed")
-        window = self.windows.setdefault((spi, iv >> 48), Window(self.size))
+        window = self.windows.setdefault((spi, lane), Window(self.size))
         window.check(counter)
-        wire.open_(frame, self.keys)
-        window.mark(counter)
+        wire.open_(frame, self.keys, sender, mark=lambda: window.mark(counter))
         return "decrypted"
 
     @staticmethod

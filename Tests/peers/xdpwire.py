@@ -350,8 +350,8 @@ def seal_tunnel(frame, key, spi, iv_bytes):
         raise Refused("malformed", "bytes behind the IP packet")
     inner = frame[at:]
     version = inner[0] >> 4
-    psp = PSP_START[version] + struct.pack(">I", spi) + iv_bytes
-    sealed = psp + AESGCM(key).encrypt(struct.pack(">I", spi) + iv_bytes, inner, psp)
+    header = PSP_START[version] + struct.pack(">I", spi) + iv_bytes
+    sealed = header + AESGCM(key).encrypt(struct.pack(">I", spi) + iv_bytes, inner, header)
     length = 8 + len(sealed)
     if length + (20 if version == 4 else 0) > 0xFFFF:
         raise Refused("too_big", f"{len(inner)} bytes")
@@ -374,15 +374,21 @@ def is_tunnel(packet, keys, sender=None):
     return any(sender in (None, key.sender) for key in keys.get(spi, ()))
 
 
+def psp(packet):
+    """The SPI, IV and tag of a wire packet for which `is_tunnel` holds."""
+    spi, = struct.unpack_from(">I", packet.payload, 4)
+    return spi, packet.payload[8:PSP], packet.payload[-ICV:]
+
+
 def open_tunnel(packet, keys, sender, mark):
-    psp, sealed = packet.payload[:PSP], packet.payload[PSP:]
-    spi, number = struct.unpack_from(">IQ", psp, 4)
+    spi, iv_bytes, tag = psp(packet)
     candidates = [key for key in keys[spi] if sender in (None, key.sender)]
-    inner, key = decrypt(candidates, spi, psp[8:], sealed, psp)
+    inner, key = decrypt(candidates, spi, iv_bytes, packet.payload[PSP:], packet.payload[:PSP])
     mark()
     plain = decapsulated(packet, inner)
+    number, = struct.unpack(">Q", iv_bytes)
     return Opened("tunnel", packet.link + plain, plain, packet.version, plain[9 if packet.version == 4 else 6], key,
-                  number >> 48, number & (1 << 48) - 1, sealed[-ICV:])
+                  number >> 48, number & (1 << 48) - 1, tag)
 
 
 def decapsulated(packet, inner):
