@@ -7,7 +7,8 @@ Prints JSON for a test that runs the kernel program on every frame:
     {"receiver": 2, "endpoints": {ADDRESS: NODE}, "strict_cidrs": [CIDR],
      "keys": [{"sender": NODE, "epoch": N, "spi": hex, "key": hex}], "frames": [[NAME, FRAME hex, VERDICT]]}
 
-Every bit of every header field, of the shim and of the text is turned over, once with checksums as they were and once with right ones.
+Every bit of every header field, of the shim or PSP header and of the text is turned over, once with checksums as they were and once
+with right ones.
 """
 
 import json
@@ -39,13 +40,17 @@ def main():
     lane = 0
     for family in (4, 6):
         source, destination, other = (f"10.201.{n}.2" if family == 4 else f"fd00:201:{n}::2" for n in (1, 2, 3))
-        for protocol in ("udp", "tcp", "echo"):
-            for kind in ("flip:all", "forge:all", "replay", "reorder", "cleartext", "unknown-spi", "truncated", "random",
-                         "spoofed"):
+        for framing, protocol, port in (("inline", "udp", 9), ("inline", "tcp", 9), ("inline", "echo", 9), ("tunnel", "udp", 9),
+                                        ("tunnel", "sctp", 9), ("inline", "udp", wire.TUNNEL_PORT)):
+            kinds = ["flip:all", "forge:all", "replay", "reorder", "cleartext", "unknown-spi", "truncated", "random", "spoofed"]
+            if framing == "tunnel":
+                kinds += ["lie", "congestion"] + ["crossed"] * (protocol == "udp")
+            for kind in kinds:
                 sender = 3 if kind == "spoofed" else 1
                 name = f"{kind} {protocol}{family}"
+                name += " by tunnel" if framing == "tunnel" else " to the tunnel's port" if port == wire.TUNNEL_PORT else ""
                 arguments = [kind, "--from", str(sender), "--to", "2", "--source", source, "--destination", destination,
-                             "--protocol", protocol, "--seed", "1"]
+                             "--protocol", protocol, "--framing", framing, "--port", str(port), "--seed", "1"]
                 options = inject.parser().parse_args(arguments)
 
                 def transmit(frame, verdict, name=name):
@@ -56,8 +61,7 @@ def main():
                 injector.lane = lane
                 if kind in ("flip:all", "forge:all"):
                     # As many as the field has bits.
-                    table = inject.fields(family, wire.parse(injector.plain()).protocol)
-                    for field, (_, masks) in table.items():
+                    for field, (_, masks) in injector.table().items():
                         options.count = sum(mask.bit_count() for mask in masks)
                         injector.flip(field, kind == "forge:all")
                 else:

@@ -11,14 +11,19 @@ It knows the keys, so it can also make authentic packets, on lanes that no CPU h
     replay       authentic packets, each sent again
     captured     packets that pass the interface now, each sent again at once
     aged         packets that passed the interface more than a window ago
+    crossed      authentic packets, each IV by both framings
     flip:FIELD   one bit of FIELD turned over, checksums as they were; "all" takes every field in turn
     forge:FIELD  the same, with checksums made right again
+    lie          authentic tunnel packets whose inner packet has other addresses, another version, or wrong lengths
+    congestion   authentic tunnel packets, with each ECN field outside and inside
     cleartext    plain packets from a protected address
     unknown-spi  sealed under a key that nobody has
     spoofed      sealed under this node's key, from another node's address (--source)
     same-node    plain packets from the address of a pod of the receiving node (--source)
     truncated    a known SPI with nothing, or too little, behind it
     random       random bytes behind the Ethernet header
+
+With --framing tunnel, what is sealed is a tunnel packet; otherwise an inline one, where nothing else stands above.
 
 Prints {"sent": N, "expected": {VERDICT: packets}} as JSON. Expectations come from receiver.py, which knows docs/wire-format.md only.
 """
@@ -41,6 +46,7 @@ from decode import Knowledge
 from receiver import Receiver
 
 PORT = 9  # discard: what gets through must not disturb anybody
+SCTP = 132
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # linux/socket.h; not in the socket module
 MARK = b"INJECTED "
 
@@ -65,12 +71,21 @@ UDP = {
 }
 ECHO = {"type": (0, b"\xff"), "checksum": (2, b"\xff\xff"), "identifier": (4, b"\xff\xff"), "sequence": (6, b"\xff\xff")}
 HEADERS = {wire.TCP: TCP, wire.UDP: UDP, wire.ICMP: ECHO, wire.ICMPV6: ECHO}
+PSP = {
+    "psp.next-header": (0, b"\xff"), "psp.extension-length": (1, b"\xff"), "psp.crypt-offset": (2, b"\xff"),
+    "psp.version": (3, b"\xff"), "psp.spi": (4, b"\xff" * 4), "psp.iv": (8, b"\xff" * 8), "inner": (16, b"\xff" * 60),
+    "icv": (-16, b"\xff" * 16),
+}
 SHIM = {"spi": (0, b"\xff" * 4), "iv": (4, b"\xff" * 8), "tag": (12, b"\xff" * 16), "text": (28, b"\xff" * 40)}
 
 
-def fields(version, protocol):
-    """name -> (offset from the IP header, masks) for a sealed packet."""
+def fields(version, protocol, framing="inline"):
+    """name -> (offset from the IP header, or from the end if negative, masks) for a sealed packet."""
     l4 = 20 if version == 4 else 40
+    if framing == "tunnel":
+        table = fields(version, wire.UDP)
+        table = {name: value for name, value in table.items() if name not in SHIM}
+        return table | {name: (at if at < 0 else l4 + 8 + at, masks) for name, (at, masks) in PSP.items()}
     header = {wire.TCP: 32, wire.UDP: 8}.get(protocol, 8)
     table = {f"ip.{name}": value for name, value in (IPV4 if version == 4 else IPV6).items()}
     table |= {f"l4.{name}": (l4 + at, masks) for name, (at, masks) in HEADERS[protocol].items()}
@@ -104,28 +119,37 @@ class Injector:
         """One of the kinds above."""
         name, _, field = kind.partition(":")
         if name in ("flip", "forge"):
-            for each in fields(self.version, wire.parse(self.plain()).protocol) if field == "all" else [field]:
+            for each in self.table() if field == "all" else [field]:
                 self.flip(each, name == "forge")
         else:
             getattr(self, name.replace("-", "_"))()
 
+    def table(self):
+        tunnel = self.options.framing == "tunnel"
+        return fields(self.version, None if tunnel else wire.parse(self.plain()).protocol, self.options.framing)
+
     def plain(self, size=40):
+        text = (MARK * (size // len(MARK) + 1))[:size]
+        if self.options.protocol == "sctp":
+            return wire.build_ip(self.options.source, self.options.destination, SCTP, text, link=self.link)
         protocol = {"tcp": wire.TCP, "udp": wire.UDP}.get(
             self.options.protocol, wire.ICMP if self.version == 4 else wire.ICMPV6)
         header = {
-            wire.TCP: wire.tcp_header(destination_port=PORT, flags=0x10, options=bytes.fromhex("0101080a" + "00" * 8)),
-            wire.UDP: wire.udp_header(destination_port=PORT),
+            wire.TCP: wire.tcp_header(destination_port=self.options.port, flags=0x10, options=bytes.fromhex("0101080a" + "00" * 8)),
+            wire.UDP: wire.udp_header(destination_port=self.options.port),
         }.get(protocol) or wire.echo_header(protocol, reply=True)
-        text = (MARK * (size // len(MARK) + 1))[:size]
         return wire.build(self.options.source, self.options.destination, protocol, header, text, link=self.link)
 
-    def sealed(self, lane=None, counter=None, key=None):
-        """An authentic packet; the next of our first lane unless told otherwise."""
+    def sealed(self, lane=None, counter=None, key=None, framing=None, inner=None):
+        """An authentic packet; the next of our first lane unless told otherwise. `inner`: what a tunnel packet says instead."""
         if counter is None:
             self.counter += 1
             counter = self.counter
         key = key or self.key
-        return wire.seal(self.plain(), key.key, key.spi, wire.iv(self.lane if lane is None else lane, counter))
+        iv = wire.iv(self.lane if lane is None else lane, counter)
+        if (framing or self.options.framing) == "tunnel":
+            return wire.seal_tunnel(self.plain(), key.key, key.spi, iv, inner)
+        return wire.seal(self.plain(), key.key, key.spi, iv)
 
     def count(self):
         return range(self.options.count)
@@ -164,7 +188,9 @@ class Injector:
         while True:
             frame = capture.recv(65536)
             try:
-                spi, iv, _ = wire.shim(wire.parse(frame, verify=False))
+                packet = wire.parse(frame, verify=False)
+                tunnel = wire.is_tunnel(packet, {self.key.spi: [self.key]})
+                spi, iv, _ = wire.psp(packet) if tunnel else wire.shim(packet)
             except wire.Refused:
                 continue
             number = int.from_bytes(iv, "big")
@@ -201,18 +227,57 @@ class Injector:
                 return
 
     def flip(self, field, repair):
-        at, masks = fields(self.version, wire.parse(self.plain()).protocol)[field]
+        at, masks = self.table()[field]
         bits = [(byte, bit) for byte, mask in enumerate(masks) for bit in range(8) if mask >> bit & 1]
         for number in self.count():
             frame = bytearray(self.sealed())
             byte, bit = bits[number % len(bits)]
-            frame[len(self.link) + at + byte] ^= 1 << bit
+            frame[(at if at < 0 else len(self.link) + at) + byte] ^= 1 << bit
             if repair:
                 try:
                     frame = wire.parse(bytes(frame), verify=False).frame()
                 except wire.Refused:
                     pass  # it says itself that it is wrong
             self.send(bytes(frame))
+
+    def crossed(self):
+        for number in self.count():
+            framings = ("inline", "tunnel") if number % 2 else ("tunnel", "inline")
+            for framing in framings:
+                self.send(self.sealed(counter=number + 1, framing=framing))
+
+    def lie(self):
+        at = len(self.link)
+        first, last = (12, 20) if self.version == 4 else (8, 40)  # the addresses
+        for number in self.count():
+            inner = bytearray(self.plain()[at:])
+            length, kind = (2 if self.version == 4 else 4), number % 6
+            if kind == 0:
+                inner[self.dice.randrange(first, last)] ^= 1 << self.dice.randrange(8)
+            elif kind == 1:
+                inner[0] ^= self.dice.randrange(1, 16) << 4
+            elif kind == 2:
+                inner += bytes(self.dice.randrange(1, 20))
+            elif kind == 3:
+                del inner[-self.dice.randrange(1, 20):]
+            elif kind == 4 or self.version == 6:
+                inner[length + 1] ^= self.dice.randrange(1, 256)
+            else:
+                inner[0] = 0x40 | self.dice.randrange(5)
+            self.send(self.sealed(framing="tunnel", inner=bytes(inner)))
+
+    def congestion(self):
+        at = len(self.link)
+        for number in self.count():
+            inner, outer = number & 3, number >> 2 & 3
+            plain = wire.build_ip(self.options.source, self.options.destination, SCTP, MARK, traffic_class=inner, link=self.link)
+            self.counter += 1
+            frame = bytearray(wire.seal_tunnel(plain, self.key.key, self.key.spi, wire.iv(self.lane, self.counter)))
+            if self.version == 4:
+                frame[at + 1] = outer
+            else:
+                frame[at + 1] = frame[at + 1] & 0xCF | outer << 4
+            self.send(wire.parse(bytes(frame), verify=False).frame())
 
     def cleartext(self):
         for number in self.count():
@@ -235,7 +300,8 @@ class Injector:
     def truncated(self):
         for number in self.count():
             packet = wire.parse(self.sealed(), verify=False)
-            packet.payload = packet.payload[:number % wire.SHIM]
+            shortest = wire.PSP + len(packet.ip) + wire.ICV if self.options.framing == "tunnel" else wire.SHIM
+            packet.payload = packet.payload[:number % shortest]
             self.send(packet.frame())
 
     def random(self):
@@ -281,7 +347,9 @@ def parser():
     options.add_argument("--to", dest="to_node", type=int, required=True)
     options.add_argument("--source", required=True)
     options.add_argument("--destination", required=True)
-    options.add_argument("--protocol", choices=["tcp", "udp", "echo"], default="udp")
+    options.add_argument("--protocol", choices=["tcp", "udp", "echo", "sctp"], default="udp")
+    options.add_argument("--port", type=int, default=PORT)
+    options.add_argument("--framing", choices=["inline", "tunnel"], default="inline")
     options.add_argument("--strict-cidr", action="append", default=[])
     options.add_argument("--window", type=int, default=2048)
     options.add_argument("--count", type=int, default=100)

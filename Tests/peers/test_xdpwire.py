@@ -130,11 +130,7 @@ def sctp(family, size=33, **fields):
 
 def around(outer, inner, counter=1):
     """A tunnel packet around `outer`'s IP header with an authentic inner packet that its sender would never put there."""
-    frame = tunnelled(outer, counter)
-    ip = IP[frame[14] >> 4]
-    header = frame[14 + ip + 8:14 + ip + 8 + 16]
-    sealed_ = wire.AESGCM(KEY.key).encrypt(header[4:], bytes(inner), header)
-    return repaired(frame[:14 + ip + 8] + header + sealed_)
+    return wire.seal_tunnel(outer, KEY.key, KEY.spi, wire.iv(0, counter), inner)
 
 
 def repaired(frame):
@@ -307,10 +303,9 @@ def test_packet_that_lies_has_used_its_iv_up():
     key = next(k for keys in knowledge.keys.values() for k in keys if (k.sender, k.receiver) == (1, 2))
     plain = sctp(4)
     honest = tunnelled(plain, 7, key)
-    header = honest[42:58]
     lie = bytearray(plain[14:])
     lie[19] ^= 1
-    lying = honest[:58] + wire.AESGCM(key.key).encrypt(header[4:], bytes(lie), header)
+    lying = wire.seal_tunnel(plain, key.key, key.spi, wire.iv(0, 7), bytes(lie))
     assert receiver.verdict(lying) == "spoofed"
     assert receiver.verdict(honest) == "replay"
 

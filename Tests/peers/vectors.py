@@ -211,8 +211,8 @@ def hidden():
 
 
 def in_order(frames, last):
-    """(name, frame, lane, counter). Counters rise from 1 in the order of the list: running the plain frames through a sender that has
-    just installed the key, on CPU 0, gives the wire frames byte by byte."""
+    """(name, frame, lane, counter). Counters rise from 1 in the order of the list: running the plain frames through a sender
+    that has just installed the key, on CPU 0, gives the wire frames byte by byte."""
     sent = [(name, frame, 0, n + 1) for n, (name, frame) in enumerate(frames)]
     # For receivers only: other lanes, and the last counter.
     return sent + [("lane-3", last, 3, 1), ("lane-65535", last, 65535, 1), ("counter-2^48-1", last, 1, (1 << 48) - 1)]
@@ -266,13 +266,19 @@ def document():
             f"    key                  = {v['key']}\n"
             f"    SPI                  = {v['spi']}\n"
             f"    key id               = {v['key_id']}\n")
-    shown = ("tcp4-timestamps-17", "udp6-1", "icmp4-echo-16", "icmp6-echo-0", "udp4-vlan-64")
-    out.append("Complete frames, under the key of derivation 1 (all of them: `Tests/DatapathTests/vectors/inline.json`):\n")
-    by_name = {vector["name"]: vector for vector in packets()}
-    for name in shown:
-        v = by_name[name]
-        out.append(f"`{name}`, IV {v['iv']}:\n\n    plain\n{wrapped(v['plain'])}\n    wire\n{wrapped(v['wire'])}\n")
+    out.append("Complete frames, under the key of derivation 1 (all of them: `inline.json` and `tunnel.json` in\n"
+               "`Tests/DatapathTests/vectors`). By the inline framing:\n")
+    out += shown(packets(), "tcp4-timestamps-17", "udp6-1", "icmp4-echo-16", "icmp6-echo-0", "udp4-vlan-64")
+    out.append("By the tunnel framing (the second one with hidden headers):\n")
+    out += shown(tunnel_packets(), "icmp4-port-unreachable-28", "hidden-udp6-1", "fragment4-vlan-last-1")
     return "\n".join(out)
+
+
+def shown(vectors, *names):
+    by_name = {vector["name"]: vector for vector in vectors}
+    for name in names:
+        v = by_name[name]
+        yield f"`{name}`, IV {v['iv']}:\n\n    plain\n{wrapped(v['plain'])}\n    wire\n{wrapped(v['wire'])}\n"
 
 
 def main(arguments):

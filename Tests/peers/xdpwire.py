@@ -343,23 +343,25 @@ def source_port(frame):
     return 0x8000 | value >> 17
 
 
-def seal_tunnel(frame, key, spi, iv_bytes):
-    """The wire frame for a plain one, whatever IP packet it holds. Nothing of that is looked at but its length."""
+def seal_tunnel(frame, key, spi, iv_bytes, inner=None):
+    """The wire frame for a plain one, whatever IP packet it holds. Nothing of that is looked at but its length. To test receivers
+    with, something else may be sealed under its addresses: `inner`."""
     _, at, end = bounds(frame)
     if end < len(frame):
         raise Refused("malformed", "bytes behind the IP packet")
-    inner = frame[at:]
-    version = inner[0] >> 4
+    plain = frame[at:]
+    inner = plain if inner is None else inner
+    version = plain[0] >> 4
     header = PSP_START[version] + struct.pack(">I", spi) + iv_bytes
     sealed = header + AESGCM(key).encrypt(struct.pack(">I", spi) + iv_bytes, inner, header)
     length = 8 + len(sealed)
     if length + (20 if version == 4 else 0) > 0xFFFF:
         raise Refused("too_big", f"{len(inner)} bytes")
     if version == 4:
-        ip = bytearray(struct.pack(">BBHHHBBH", 0x45, inner[1], 20 + length, 0, 0x4000, inner[8], UDP, 0) + inner[12:20])
+        ip = bytearray(struct.pack(">BBHHHBBH", 0x45, plain[1], 20 + length, 0, 0x4000, plain[8], UDP, 0) + plain[12:20])
         ip[10:12] = struct.pack(">H", checksum(bytes(ip)))
     else:
-        ip = inner[:4] + struct.pack(">HBB", length, UDP, inner[7]) + inner[8:40]
+        ip = plain[:4] + struct.pack(">HBB", length, UDP, plain[7]) + plain[8:40]
     return frame[:at] + bytes(ip) + struct.pack(">HHHH", source_port(frame), TUNNEL_PORT, length, 0) + sealed
 
 
@@ -458,19 +460,20 @@ def build(source, destination, protocol, l4, payload, vlan=(), ttl=64, identific
 
 
 def build_ip(source, destination, protocol, body, vlan=(), options=b"", fragment=0x4000, traffic_class=0, flow=0x12345, ttl=64,
-             identification=1):
+             identification=1, link=None):
     """A plain frame with any IP packet: `options` is IPv4's, `fragment` the 16 bits of its flags and offset. IPv6 extension headers
     are part of the body."""
     source, destination = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     assert len(options) % 4 == 0
+    link = link or ethernet(ETHERTYPE_IPV4 if source.version == 4 else ETHERTYPE_IPV6, vlan)
     if source.version == 4:
         length = 20 + len(options)
         ip = bytearray(struct.pack(">BBHHHBBH", 0x40 | length // 4, traffic_class, length + len(body), identification, fragment,
                                    ttl, protocol, 0) + source.packed + destination.packed + options)
         ip[10:12] = struct.pack(">H", checksum(bytes(ip)))
-        return ethernet(ETHERTYPE_IPV4, vlan) + bytes(ip) + body
+        return link + bytes(ip) + body
     ip = struct.pack(">IHBB", 6 << 28 | traffic_class << 20 | flow, len(body), protocol, ttl)
-    return ethernet(ETHERTYPE_IPV6, vlan) + ip + source.packed + destination.packed + body
+    return link + ip + source.packed + destination.packed + body
 
 
 def icmp_error(source, destination, protocol, type_, code, quoted):
