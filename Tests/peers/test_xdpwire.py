@@ -168,6 +168,9 @@ def test_which_framing():
     for vector in vectors.packets():
         plain = bytes.fromhex(vector["plain"])
         assert (wire.framing(plain), wire.framing(plain, hidden=True)) == ("inline", "tunnel")
+    # Echo of the other family is none.
+    for protocol, addresses in ((wire.ICMPV6, vectors.V4), (wire.ICMP, vectors.V6)):
+        assert wire.framing(wire.build_ip(*addresses, protocol, wire.echo_header(protocol))) == "tunnel"
     for name, plain in [*vectors.tunnel_only(), *vectors.hidden()]:
         for hidden in (False, True):
             with pytest.raises(wire.Refused) as refused:
@@ -179,7 +182,8 @@ def test_which_framing():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outer_headers(family):
-    plain = wire.build(*FAMILIES[family], wire.TCP, wire.tcp_header(), bytes(100), ttl=17)
+    tcp = wire.build(*FAMILIES[family], wire.TCP, wire.tcp_header(), bytes(100))[14 + IP[family]:]
+    plain = wire.build_ip(*FAMILIES[family], wire.TCP, tcp, ttl=17, traffic_class=0xB9)
     sent = tunnelled(plain)
     outer = wire.parse(sent)  # all lengths and checksums are right
     assert (outer.protocol, outer.link) == (wire.UDP, plain[:14])
