@@ -76,10 +76,10 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	struct xe_window_key window_key;
 	struct xe_window *window;
 	struct xe_shim shim;
-	__u32 len = p->text_len, header, verdict, size, l4_len;
+	__u32 len = p->text_len, header = 0, verdict, size, l4_len;
 	__u64 iv, counter, sum, shim_sum;
 	__u16 checksum = 0;
-	void *text;
+	void *text = NULL;
 	int result;
 
 	if (!settings)
@@ -92,16 +92,24 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		return XE_DROP_TOO_BIG;
 	size = settings->window;
 
-	xe_gcm_pad(s, len - XE_SHIM_LEN);
-	if (xe_shim_read(ctx, skb, s, p->text, &shim) ||
-	    xe_read(ctx, skb, s, p->text + XE_SHIM_LEN, s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN, XE_TEXT_MAX))
-		return XE_FAULT_PACKET;
-	iv = shim.iv;
-	s->tag[0] = shim.tag[0];
-	s->tag[1] = shim.tag[1];
-	s->nonce[0] = p->spi | iv << 32;
-	s->nonce[1] = iv >> 32;
-	s->text_len = p->text_len - XE_SHIM_LEN;
+	if (xe_unlikely(p->tunnel)) {
+		verdict = xe_tunnel(take, ctx, skb, s);
+		if (verdict)
+			return verdict;
+		iv = s->nonce[0] >> 32 | s->nonce[1] << 32;
+	} else {
+		xe_gcm_pad(s, len - XE_SHIM_LEN);
+		if (xe_shim_read(ctx, skb, s, p->text, &shim) ||
+		    xe_read(ctx, skb, s, p->text + XE_SHIM_LEN, s->input + XE_TEXT_OFFSET, len - XE_SHIM_LEN,
+			    XE_TEXT_MAX))
+			return XE_FAULT_PACKET;
+		iv = shim.iv;
+		s->tag[0] = shim.tag[0];
+		s->tag[1] = shim.tag[1];
+		s->nonce[0] = p->spi | iv << 32;
+		s->nonce[1] = iv >> 32;
+		s->text_len = p->text_len - XE_SHIM_LEN;
+	}
 	counter = bpf_be64_to_cpu(iv) & XE_COUNTER_MAX;
 	window_key.association = association->id;
 	window_key.lane = bpf_be64_to_cpu(iv) >> 48;
@@ -114,15 +122,27 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 			return verdict;
 	}
 
-	header = xe_aad_build(ctx, skb, s, &checksum);
-	if (header == 0)
-		return XE_FAULT_PACKET;
+	if (!xe_unlikely(p->tunnel)) {
+		header = xe_aad_build(ctx, skb, s, &checksum);
+		if (header == 0)
+			return XE_FAULT_PACKET;
+	}
 	result = xe_gcm_verify(s, cipher, hash_key);
 	if (result)
 		return result == 1 ? XE_DROP_AUTH : XE_FAULT_CIPHER;
-	text = xe_linear(ctx, skb, p->text + XE_SHIM_LEN, s->text_len);
+	if (!xe_unlikely(p->tunnel))
+		text = xe_linear(ctx, skb, p->text + XE_SHIM_LEN, s->text_len);
 	if (xe_gcm_decrypt(s, cipher, text, xe_data_end(ctx, skb)))
 		return XE_FAULT_CIPHER;
+	if (xe_unlikely(p->tunnel)) {
+		verdict = xe_replay_mark(&window_key, window, counter, size);
+		if (!verdict)
+			verdict = xe_tunnel(give, ctx, skb, s);
+		xe_gcm_wipe_text(s);
+		if (verdict)
+			return verdict;
+		goto received;
+	}
 
 	/* Authentic from here on. The wire packet's own checksum must be right too, or the restored one would hide that it was not. */
 	sum = xe_header_sum(s);
@@ -159,6 +179,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	verdict = xe_patch(ctx, skb, p, l4_len, checksum);
 	if (verdict)
 		return verdict;
+received:
 	lane->received_packets += 1;
 	lane->received_bytes += s->text_len;
 	return XE_DECRYPTED;
@@ -173,6 +194,14 @@ XE_INLINE __u32 xe_receive_peer(void *ctx, const int skb, struct xe_scratch *s, 
 	__u32 slot = source->slot, spi, index, verdict;
 
 	spi = xe_read_spi(ctx, skb, p);
+	if (xe_unlikely(p->destination_port == bpf_htons(XE_TUNNEL_PORT))) {
+		__u32 tunnel = xe_tunnel_spi(ctx, skb, p);
+
+		if (tunnel != 0 && bpf_map_lookup_elem(&spis, &tunnel)) {
+			spi = tunnel;
+			p->tunnel = 1;
+		}
+	}
 	p->spi = spi;
 	/* The highest bit of an SPI is the lowest of its epoch. */
 	index = XE_ASSOCIATION(slot, XE_RECEIVE, bpf_ntohl(spi) >> 31);

@@ -5,6 +5,8 @@
 
 #include "aad.bpf.h"
 #include "gcm.bpf.h"
+#include "iv.bpf.h"
+#include "tunnel.bpf.h"
 
 XE_INLINE int xe_in_strict_cidr(const struct xe_address *address)
 {
@@ -14,7 +16,7 @@ XE_INLINE int xe_in_strict_cidr(const struct xe_address *address)
 }
 
 /* Whether a packet is to be encrypted (XE_ENCRYPTED, and for whom) or what else happens with it. */
-XE_INLINE __u32 xe_send_policy(const struct xe_packet *p, __u32 *slot)
+XE_INLINE __u32 xe_send_policy(struct xe_packet *p, __u32 *slot)
 {
 	struct xe_endpoint *source = bpf_map_lookup_elem(&endpoints, &p->source);
 	struct xe_endpoint *destination = bpf_map_lookup_elem(&endpoints, &p->destination);
@@ -46,69 +48,51 @@ XE_INLINE __u32 xe_send_policy(const struct xe_packet *p, __u32 *slot)
 		return XE_PASS_WITHDRAWING;
 	if (source->until && peer->acknowledged >= source->until)
 		return XE_PASS_WITHDRAWING;
+	p->tunnel = ((source->flags | destination->flags) & XE_ENDPOINT_HIDDEN) != 0;
 	return XE_ENCRYPTED;
-}
-
-/* The next IV counter of this CPU's lane under a key; 0 when it is used up. */
-XE_INLINE __u64 xe_next_counter(struct xe_lane *lane, const struct xe_association *association, __u32 parity)
-{
-	if (lane->association[parity] != association->id) {
-		lane->association[parity] = association->id;
-		lane->counter[parity] = 0;
-	}
-	if (lane->counter[parity] >= XE_COUNTER_MAX)
-		return 0;
-	return ++lane->counter[parity];
 }
 
 /* Encrypts a packet for the peer in `slot`. Returns XE_ENCRYPTED or why it has to be dropped. */
 XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s, __u32 slot)
 {
 	struct xe_packet *p = &s->packet;
-	struct xe_config *settings = xe_only(config);
-	struct xe_association *association;
-	struct xe_hash_key *hash_key;
-	struct bpf_crypto_ctx *cipher;
-	struct xe_lane *lane;
+	struct xe_sending with;
 	struct xe_shim shim;
-	__u32 index, len = p->text_len, header, verdict, parity, l4_len;
-	__u64 counter, iv, sum, shim_sum;
+	__u32 len = p->text_len, header = 0, verdict, l4_len;
+	__u64 iv, sum, shim_sum;
 	__u16 checksum = 0;
-	void *text;
+	void *text = NULL;
 
 	if (len > XE_TEXT_MAX - XE_SHIM_LEN)
 		return XE_DROP_TOO_BIG;
-	lane = bpf_map_lookup_elem(&lanes, &slot);
-	if (!settings || !lane)
-		return XE_FAULT_MAP;
-	parity = settings->sending & 1;
-	index = XE_ASSOCIATION(slot, XE_SEND, parity);
-	association = bpf_map_lookup_elem(&associations, &index);
-	if (!association)
-		return XE_FAULT_MAP;
-	cipher = association->cipher;
-	hash_key = association->hash_key;
-	if (settings->sending == 0 || association->epoch != settings->sending || !cipher || !hash_key)
-		return XE_DROP_NO_KEY;
-	counter = xe_next_counter(lane, association, parity);
-	if (counter == 0)
-		return XE_DROP_EXHAUSTED;
-	iv = bpf_cpu_to_be64((__u64)bpf_get_smp_processor_id() << 48 | counter);
-	p->spi = association->spi;
-	s->nonce[0] = association->spi | iv << 32;
-	s->nonce[1] = iv >> 32;
-
-	s->text_len = len;
-	header = xe_aad_build(ctx, skb, s, &checksum);
-	if (header == 0)
-		return XE_FAULT_PACKET;
-	text = xe_linear(ctx, skb, p->text, len);
-	if (!text && xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, len, XE_TEXT_MAX - XE_SHIM_LEN)) {
-		xe_gcm_wipe_text(s);
-		return XE_FAULT_PACKET;
+	verdict = xe_take_iv(s, slot, &with);
+	if (verdict)
+		return verdict;
+	iv = with.iv;
+	if (xe_unlikely(p->tunnel)) {
+		verdict = xe_tunnel(read, ctx, skb, s, iv);
+		if (verdict)
+			return verdict;
+	} else {
+		s->text_len = len;
+		header = xe_aad_build(ctx, skb, s, &checksum);
+		if (header == 0)
+			return XE_FAULT_PACKET;
+		text = xe_linear(ctx, skb, p->text, len);
+		if (!text &&
+		    xe_read(ctx, skb, s, p->text, s->input + XE_TEXT_OFFSET, len, XE_TEXT_MAX - XE_SHIM_LEN)) {
+			xe_gcm_wipe_text(s);
+			return XE_FAULT_PACKET;
+		}
 	}
-	if (xe_gcm_seal(s, cipher, hash_key, text, xe_data_end(ctx, skb)))
+	if (xe_gcm_seal(s, with.cipher, with.hash_key, text, xe_data_end(ctx, skb)))
 		return XE_FAULT_CIPHER;
+	if (xe_unlikely(p->tunnel)) {
+		verdict = xe_tunnel(write, ctx, skb, s);
+		if (verdict)
+			return verdict;
+		goto sent;
+	}
 
 	/* A wrong checksum would come out right on the other side. UDP's 0 means that there is none. */
 	sum = xe_header_sum(s);
@@ -139,8 +123,9 @@ XE_INLINE __u32 xe_encrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	verdict = xe_patch(ctx, skb, p, l4_len, checksum);
 	if (verdict)
 		return verdict;
-	lane->sent_packets += 1;
-	lane->sent_bytes += s->text_len;
+sent:
+	with.lane->sent_packets += 1;
+	with.lane->sent_bytes += s->text_len;
 	return XE_ENCRYPTED;
 }
 
@@ -166,8 +151,14 @@ XE_INLINE __u32 xe_send(void *ctx, const int skb, struct xe_scratch *s)
 	verdict = xe_send_policy(p, &slot);
 	if (verdict != XE_ENCRYPTED)
 		return verdict;
-	if (p->problem)
-		return p->problem;
+	if (p->problem) {
+		/* What the inline framing cannot carry. */
+		if (p->problem != XE_DROP_UNSUPPORTED || p->segmented)
+			return p->problem;
+		if (p->l3 + p->ip_len < p->frame_len)
+			return XE_DROP_MALFORMED;
+		p->tunnel = 1;
+	}
 	return xe_encrypt_packet(ctx, skb, s, slot);
 }
 

@@ -3,10 +3,11 @@
  * Entry points of the kernel half. Start here, then:
  *
  *     encrypt.bpf.h, decrypt.bpf.h   what happens to a packet, in order
+ *     tunnel.bpf.h                   packets that are encrypted as a whole
  *     local.bpf.h                    packets under the address of a pod of this node
  *     packet.bpf.h, aad.bpf.h        reading packets, resizing them, checksums
  *     gcm.bpf.h, ghash.bpf.h         the cipher
- *     replay.bpf.h                   windows
+ *     iv.bpf.h, replay.bpf.h         the next IV; windows of those that have come
  *     install.bpf.h                  keys in and out
  *     upgrade.bpf.h                  keys from one build of these programs to the next
  *     verdict.bpf.h                  counters and events

@@ -86,6 +86,9 @@ void bpf_obj_drop_impl(void *kptr, void *meta) __ksym;
 		xe_inside;                                                                                             \
 	})
 
+/* What the fast path does not do: its code goes behind. */
+#define xe_unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* Keeps the compiler from moving memory accesses across. */
 #define xe_barrier() asm volatile("" ::: "memory")
 

@@ -22,6 +22,7 @@ struct xe_packet {
 	__u32 text; /* of the L4 payload; on the wire the shim stands here */
 	__u32 text_len;
 	__u32 l4_header_len;
+	__u32 ip_len;
 	__u32 frame_len;
 	__u32 problem; /* 0, or the enum xe_verdict that says why the inline framing cannot carry this packet */
 	__u32 spi; /* network order; for events */
@@ -29,6 +30,9 @@ struct xe_packet {
 	__u16 destination_port;
 	__u8 protocol;
 	__u8 ipv6;
+	__u8 tunnel; /* it is encrypted as a whole, or is to be */
+	__u8 segmented; /* several segments under one header: each would need an IV of its own */
+	__u8 congested; /* arriving by tunnel: the network has marked it (ECN) */
 };
 
 /* One of the six words of a group of blocks, and their product with H (ghash.bpf.h). */
@@ -55,6 +59,7 @@ struct xe_scratch {
 	__u64 tag[2];
 	__u32 aad_len;
 	__u32 text_len;
+	__u64 inner[2]; /* leaving by tunnel: the first 16 bytes of the IP packet */
 	__u64 sum_before; /* sums of the text as 32-bit words, before and after the cipher: for checksums */
 	__u64 sum_after;
 	__u32 zero; /* always 0, but the verifier does not know: see xe_loop */

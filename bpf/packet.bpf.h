@@ -294,6 +294,11 @@ XE_INLINE void xe_parse_l4(void *data, void *data_end, struct xe_packet *p, __u3
 
 	if (l4 > XE_L4_MAX)
 		return;
+	if (protocol != XE_PROTO_TCP && protocol != XE_PROTO_UDP &&
+	    protocol != (p->ipv6 ? XE_PROTO_ICMPV6 : XE_PROTO_ICMP)) {
+		p->problem = XE_DROP_UNSUPPORTED;
+		return;
+	}
 	header = data + l4;
 	if (rest < XE_ICMP_LEN || (void *)(header + XE_ICMP_LEN) > data_end) {
 		p->problem = XE_DROP_MALFORMED;
@@ -321,10 +326,8 @@ XE_INLINE void xe_parse_l4(void *data, void *data_end, struct xe_packet *p, __u3
 		}
 	} else {
 		__u8 type = header[0];
-		int echo = p->ipv6 ? protocol == XE_PROTO_ICMPV6 &&
-					     (type == XE_ICMPV6_ECHO_REQUEST || type == XE_ICMPV6_ECHO_REPLY)
-				   : protocol == XE_PROTO_ICMP &&
-					     (type == XE_ICMP_ECHO_REQUEST || type == XE_ICMP_ECHO_REPLY);
+		int echo = p->ipv6 ? type == XE_ICMPV6_ECHO_REQUEST || type == XE_ICMPV6_ECHO_REPLY
+				   : type == XE_ICMP_ECHO_REQUEST || type == XE_ICMP_ECHO_REPLY;
 
 		if (!echo) {
 			p->problem = XE_DROP_UNSUPPORTED;
@@ -354,6 +357,8 @@ XE_INLINE enum xe_kind xe_parse(void *ctx, const int skb, struct xe_packet *p)
 	p->source_port = 0;
 	p->destination_port = 0;
 	p->protocol = 0;
+	p->tunnel = 0;
+	p->segmented = skb && ((struct __sk_buff *)ctx)->gso_segs > 1;
 	data = xe_data(ctx, skb);
 	data_end = xe_data_end(ctx, skb);
 	if (skb && data + XE_HEADERS_MAX + XE_SPI_LEN > data_end && data_end - data < p->frame_len) {
@@ -429,11 +434,11 @@ XE_INLINE enum xe_kind xe_parse(void *ctx, const int skb, struct xe_packet *p)
 	}
 	if (l3 + ip_len > p->frame_len)
 		return XE_KIND_MALFORMED;
+	p->ip_len = ip_len;
 	/* Bytes behind the IP packet would stay in clear. */
 	if (!problem && l3 + ip_len < p->frame_len)
 		problem = XE_DROP_MALFORMED;
-	/* A packet of several segments under one header: each would need its own IV. */
-	if (skb && ((struct __sk_buff *)ctx)->gso_segs > 1)
+	if (p->segmented)
 		problem = XE_DROP_UNSUPPORTED;
 	p->problem = problem;
 	if (!problem)

@@ -146,6 +146,56 @@ enum Frames {
         return withChecksums(Array(wire), l4, family, vlans: vlans)
     }
 
+    /// The same with the tunnel framing: for an inner IP packet as it is, right or not, between `source` and `destination`.
+    ///
+    /// - Parameters:
+    ///   - ecn: What the network has made of the ECN field; as the inner packet's when nil.
+    static func tunnelled(
+        _ inner: [UInt8], _ family: Family, from source: IPAddress, to destination: IPAddress, key: [UInt8],
+        spi: UInt32,
+        lane: UInt16 = 0, counter: UInt64, ecn: UInt8? = nil
+    ) -> [UInt8] {
+        let iv = big64(UInt64(lane) << 48 | counter)
+        let psp = [family == .ipv4 ? 4 : 41, 1, 0, 5] + big32(spi) + iv
+        guard let nonce = try? AES.GCM.Nonce(data: big32(spi) + iv),
+            let box = try? AES.GCM.seal(inner, using: SymmetricKey(data: key), nonce: nonce, authenticating: psp)
+        else { fatalError("cannot seal") }
+        let length = 8 + 16 + inner.count + 16
+        var header: [UInt8]
+        switch family {
+        case .ipv4:
+            let service = ecn.map { inner[1] & 0xfc | $0 } ?? inner[1]
+            header =
+                [0x45, service] + big(20 + length) + [0, 0, 0x40, 0, inner[8], 17, 0, 0] + family.bytes(source)
+                + family.bytes(destination)
+            header.replaceSubrange(10..<12, with: big(Int(~sum(header[...]))))
+        case .ipv6:
+            header =
+                [0x60 | inner[0] & 0x0f] + inner[1..<4] + big(length) + [17, inner[7]] + family.bytes(source)
+                + family.bytes(destination)
+            if let ecn { header[1] = header[1] & 0xcf | ecn << 4 }
+        }
+        let ethernet = [2, 0, 0, 0, 0, 11, 2, 0, 0, 0, 0, 10] + family.etherType
+        let udp = [0x80, 1, 3, 0xe8] + big(length) + [0, 0]
+        return ethernet + header + udp + psp + box.ciphertext + box.tag
+    }
+
+    /// An IP packet of a protocol that the inline framing cannot carry (SCTP's number), without a frame.
+    static func other(
+        _ family: Family, payload: [UInt8], from source: IPAddress, to destination: IPAddress, ecn: UInt8 = 0
+    ) -> [UInt8] {
+        var header: [UInt8]
+        switch family {
+        case .ipv4:
+            header = [0x45, ecn] + big(20 + payload.count) + [0, 1, 0x40, 0, 64, 132, 0, 0]
+        case .ipv6:
+            header = [0x60, ecn << 4, 0, 0] + big(payload.count) + [132, 64]
+        }
+        header += family.bytes(source) + family.bytes(destination)
+        if family == .ipv4 { header.replaceSubrange(10..<12, with: big(Int(~sum(header[...])))) }
+        return header + payload
+    }
+
     private static func sum(_ bytes: ArraySlice<UInt8>) -> UInt16 {
         var total: UInt32 = 0
         var high = true

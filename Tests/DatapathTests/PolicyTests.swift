@@ -198,7 +198,7 @@ struct PolicyTests {
 
     // MARK: What the inline framing cannot carry
 
-    @Test func unsupportedAndMalformed() throws {
+    @Test func tunnelledAndMalformed() throws {
         let ip = Frames.etherLength
         func fixed(_ frame: [UInt8], _ change: (inout [UInt8]) -> Void) -> [UInt8] {
             var frame = frame
@@ -208,16 +208,16 @@ struct PolicyTests {
         let tcp = strict.plain(.tcp, .ipv4, 64)
         let udp = strict.plain(.udp, .ipv4, 64)
         let cases: [(String, [UInt8], Verdict, Verdict)] = [
-            ("first fragment", fixed(tcp) { $0[ip + 6] = 0x20 }, .dropUnsupported, .dropCleartext),
-            ("later fragment", fixed(tcp) { $0[ip + 7] = 1 }, .dropUnsupported, .dropCleartext),
-            ("IPv4 options", fixed(tcp) { $0[ip] = 0x46 }, .dropUnsupported, .dropCleartext),
-            ("SCTP", fixed(tcp) { $0[ip + 9] = 132 }, .dropUnsupported, .dropCleartext),
+            ("first fragment", fixed(tcp) { $0[ip + 6] = 0x20 }, .encrypted, .dropCleartext),
+            ("later fragment", fixed(tcp) { $0[ip + 7] = 1 }, .encrypted, .dropCleartext),
+            ("IPv4 options", fixed(tcp) { $0[ip] = 0x46 }, .encrypted, .dropCleartext),
+            ("SCTP", fixed(tcp) { $0[ip + 9] = 132 }, .encrypted, .dropCleartext),
             (
-                "ICMP unreachable", fixed(strict.plain(.echo, .ipv4, 64)) { $0[ip + 20] = 3 }, .dropUnsupported,
+                "ICMP unreachable", fixed(strict.plain(.echo, .ipv4, 64)) { $0[ip + 20] = 3 }, .encrypted,
                 .dropCleartext
             ),
             (
-                "IPv6 fragment header", patch(strict.plain(.tcp, .ipv6, 64), ip + 6, 44), .dropUnsupported,
+                "IPv6 fragment header", patch(strict.plain(.tcp, .ipv6, 64), ip + 6, 44), .encrypted,
                 .dropCleartext
             ),
             ("TCP header too short", fixed(tcp) { $0[ip + 32] = 0x40 }, .dropMalformed, .dropMalformed),
@@ -254,7 +254,7 @@ struct PolicyTests {
         }
         // Neighbour discovery between protected addresses; from behind a router it is none.
         for (limit, sending, receiving) in [
-            (UInt8(255), Verdict.passControl, Verdict.passControl), (64, .dropUnsupported, .dropCleartext),
+            (UInt8(255), Verdict.passControl, Verdict.passControl), (64, .encrypted, .dropCleartext),
         ] {
             var advertisement = Frames.plain(
                 .echo, .ipv6, payload: Frames.payload(24), from: Frames.Family.ipv6.pod(1),

@@ -34,3 +34,22 @@ func shell(_ line: String) -> String? {
     while case let count = fread(&buffer, 1, buffer.count, pipe), count > 0 { bytes += buffer[..<count] }
     return pclose(pipe) == 0 ? String(decoding: bytes, as: UTF8.self) : nil
 }
+
+/// Every 8 bytes in a row of something, to look many of them up.
+struct Octets {
+    private var words: Set<UInt64> = []
+
+    init(_ bytes: [UInt8]) {
+        words.reserveCapacity(bytes.count)
+        var word: UInt64 = 0
+        for (index, byte) in bytes.enumerated() {
+            word = word << 8 | UInt64(byte)
+            if index >= 7 { words.insert(word) }
+        }
+    }
+
+    /// Whether the 8 bytes are there.
+    func contains(_ bytes: ArraySlice<UInt8>) -> Bool {
+        words.contains(bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) })
+    }
+}

@@ -27,10 +27,11 @@ struct Bench {
     var nodes: [Lab.Node] { lab.nodes }
 
     /// Brings it up, runs the closure, tears it down, also when the closure throws.
-    static func with<R>(_ plan: Lab.Plan = Lab.Plan(), mode: String = "strict", _ body: (Bench) throws -> R) throws -> R
-    {
+    static func with<R>(
+        _ plan: Lab.Plan = Lab.Plan(), mode: String = "strict", headers: String = "visible", _ body: (Bench) throws -> R
+    ) throws -> R {
         try Lab.with(plan) { lab in
-            let encryption = try Encryption(lab, mode: mode)
+            let encryption = try Encryption(lab, mode: mode, headers: headers)
             try encryption.start()
             return try body(Bench(lab: lab, encryption: encryption))
         }

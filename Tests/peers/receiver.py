@@ -66,8 +66,10 @@ class Receiver:
             packet = wire.parse(frame, verify="ip")
         except wire.Refused as refused:
             return self.cleartext(to_us, refused.reason)
-        if wire.is_tunnel(packet, self.keys, sender):
+        if wire.is_tunnel(packet, self.keys):
             spi, iv, _ = wire.psp(packet)
+            if sender not in {key.sender for key in self.keys[spi]}:
+                raise wire.Refused("spoofed")
         else:
             spi = int.from_bytes(packet.payload[:4], "big") if len(packet.payload) >= 4 else 0
             senders = {key.sender for key in self.keys.get(spi, ())}

@@ -354,12 +354,12 @@ def test_inline_packet_to_the_tunnels_port_stays_inline(family):
         assert (opened.framing, opened.payload) == ("inline", payload)
     # In clear, what looks like a tunnel packet is one, and does not verify.
     assert reason(wire.build(*FAMILIES[family], wire.UDP, header, imitation)) == "auth"
-    # An SPI of another node than the source's makes it none.
+    # An SPI of another node than the source's.
     frame = tunnelled(sctp(family))
     assert wire.open_(frame, KEYS, sender=1).framing == "tunnel"
     with pytest.raises(wire.Refused) as refused:
         wire.open_(frame, KEYS, sender=3)
-    assert refused.value.reason == "cleartext"
+    assert refused.value.reason == "spoofed"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@
     traffic.py parallel ADDRESS --connections N         N connections at once, each with its own bytes
     traffic.py sizes ADDRESS --first N --last M         a UDP datagram of each size, echoed; TCP segments of each size
     traffic.py odd ADDRESS                              half-open, half-closed, reset and refused connections
+    traffic.py refused ADDRESS                          a UDP datagram to a port where nobody listens: an ICMP error comes back
     traffic.py stream ADDRESS --rate N [--seconds S]    numbered UDP datagrams and TCP records, echoed; until S or SIGTERM
 
 Every payload holds the marker text, if one is given, so that a capture can be searched for it. Each command prints one JSON object
@@ -202,6 +203,21 @@ def odd(options):
     return all(results.values()), results
 
 
+def refused(options):
+    with socket.socket(family(options.address), socket.SOCK_DGRAM) as datagrams:
+        datagrams.settimeout(PATIENCE)
+        datagrams.connect((options.address, CLOSED_PORT))
+        try:
+            datagrams.send(b"anybody?")
+            datagrams.recv(1)
+            answer = "a datagram"
+        except ConnectionRefusedError:
+            answer = "refused"
+        except TimeoutError:
+            answer = None
+    return answer == "refused", {"answer": answer}
+
+
 def half_open(address):
     """Sends SYNs from a raw socket, which no socket of ours stands behind; every SYN-ACK must come back."""
     with socket.socket(family(address), socket.SOCK_DGRAM) as probe:
@@ -315,7 +331,7 @@ def stream(options):
 
 def main():
     parser = argparse.ArgumentParser(description="Checked traffic between pods.")
-    parser.add_argument("command", choices=["serve", "file", "parallel", "sizes", "odd", "stream"])
+    parser.add_argument("command", choices=["serve", "file", "parallel", "sizes", "odd", "refused", "stream"])
     parser.add_argument("address", nargs="?")
     parser.add_argument("--marker", default="")
     parser.add_argument("--bytes", type=int, default=1 << 20)

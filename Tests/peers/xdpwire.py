@@ -277,7 +277,7 @@ def open_(frame, keys, sender=None, mark=lambda: None):
     of the frame's source address, where the caller knows that. `mark` is called when the IV must be marked as seen: a tunnel
     packet may still be refused after that."""
     packet = parse(frame, verify="ip")
-    if is_tunnel(packet, keys, sender):
+    if is_tunnel(packet, keys):
         return open_tunnel(packet, keys, sender, mark)
     return open_inline(packet, keys, mark)
 
@@ -365,7 +365,7 @@ def seal_tunnel(frame, key, spi, iv_bytes, inner=None):
     return frame[:at] + bytes(ip) + struct.pack(">HHHH", source_port(frame), TUNNEL_PORT, length, 0) + sealed
 
 
-def is_tunnel(packet, keys, sender=None):
+def is_tunnel(packet, keys):
     """Whether a receiver takes a wire packet for one of the tunnel framing; all others are looked at as inline ones."""
     if packet.protocol != UDP or struct.unpack_from(">H", packet.l4, 2)[0] != TUNNEL_PORT:
         return False
@@ -373,7 +373,7 @@ def is_tunnel(packet, keys, sender=None):
     if len(packet.payload) < PSP + len(packet.ip) + ICV or packet.payload[:4] != PSP_START[packet.version]:
         return False
     spi, = struct.unpack_from(">I", packet.payload, 4)
-    return any(sender in (None, key.sender) for key in keys.get(spi, ()))
+    return bool(keys.get(spi))
 
 
 def psp(packet):
@@ -385,6 +385,8 @@ def psp(packet):
 def open_tunnel(packet, keys, sender, mark):
     spi, iv_bytes, tag = psp(packet)
     candidates = [key for key in keys[spi] if sender in (None, key.sender)]
+    if not candidates:
+        raise Refused("spoofed", f"SPI {spi:08x} of another node")
     inner, key = decrypt(candidates, spi, iv_bytes, packet.payload[PSP:], packet.payload[:PSP])
     mark()
     plain = decapsulated(packet, inner)
