@@ -251,8 +251,11 @@ struct CommandTests {
     @Test func topShowsWhatMoves() throws {
         try node { node, _, places in
             func top(_ arguments: String) -> String {
-                let ping = "ip netns exec \(node.podNamespace) ping -c 5 -i 0.2 -W 1 10.77.0.1 > /dev/null"
-                return shell("sh -c '\(ping)' & \(Command.path) top \(arguments) \(places) 2>&1; echo status=$?; wait")
+                // As long as it looks, however slow the machine is.
+                let ping = "ip netns exec \(node.podNamespace) ping -i 0.2 -W 1 10.77.0.1 > /dev/null"
+                return shell(
+                    "\(ping) & ping=$!; \(Command.path) top \(arguments) \(places) 2>&1; echo status=$?; kill $ping; wait"
+                )
                     ?? ""
             }
             let text = top("--interval 2 --count 1")
@@ -274,7 +277,7 @@ struct CommandTests {
             #expect(looks.count == 2 && looks.allSatisfy { (0.9...5).contains($0.seconds) })
             let drops = looks.flatMap(\.verdicts).filter { $0.name == "unknown_peer" }
             #expect(!drops.isEmpty && drops.allSatisfy { $0.outcome == "dropped" })
-            #expect((1...5).contains(drops.map(\.packets).reduce(0, +)), "\(drops)")
+            #expect(drops.map(\.packets).reduce(0, +) > 0, "\(drops)")
             #expect(answer("top --interval 0 \(places)").contains("status=64"))
         }
     }
