@@ -31,42 +31,54 @@ private func publishedEndpoints(_ situation: Situation) -> [EncryptionNode.Publi
     let published = situation.publishedHere
     let desired = situation.desiredHere
     var list: [EncryptionNode.PublishedEndpoint] = []
-    for name in Set(published.keys).union(desired.keys).sorted() {
+    var taken: Set<IPAddress> = []
+    for (name, endpoint) in desired {
+        let addresses = endpoint.addresses.sorted()
+        guard let (entries, since, _) = localEntries(addresses, situation) else { continue }
         let before = published[name]
-        let addresses = (desired[name]?.addresses ?? before?.addresses ?? []).sorted()
-        let entries = addresses.compactMap { address -> (since: UInt32, until: UInt32, entry: EndpointEntry)? in
-            guard let entry = situation.observed.endpoints[address], case .local(let since, let until) = entry.place,
-                since != .max
-            else { return nil }
-            return (since, until, entry)
-        }
-        guard !entries.isEmpty, let since = entries.map(\.since).max(), let until = entries.map(\.until).max() else {
-            continue
-        }
-        if let endpoint = desired[name] {
-            // A new entry needs programs that are whole; one that is published stays so while they are repaired.
-            let isNew = since > situation.seenRevision
-            let isListed = before?.state == .ready && before?.since == since
-            guard entries.count == addresses.count, !entries.contains(where: \.entry.withdrawing),
-                isListed || (isNew && situation.observed.attachments[name]?.isWhole == true)
-            else { continue }
+        // A new entry needs programs that are whole; one that is published stays so while they are repaired.
+        let isNew = since > situation.seenRevision
+        let isListed = before?.state == .ready && before?.since == since
+        guard entries.count == addresses.count, !entries.contains(where: \.withdrawing),
+            isListed || (isNew && situation.observed.attachments[name]?.isWhole == true)
+        else { continue }
+        list.append(
+            .init(
+                name: name, addresses: addresses, mode: endpoint.mode, headers: endpoint.headers, state: .ready,
+                since: since))
+        taken.formUnion(addresses)
+    }
+    for (name, before) in published where desired[name] == nil {
+        // An address that another endpoint of ours has taken over (it was used again) is that one's to say.
+        let addresses =
+            situation.snapshot.isComplete(.endpoints)
+            ? before.addresses.filter { !taken.contains($0) } : before.addresses
+        guard let (entries, since, until) = localEntries(addresses, situation) else { continue }
+        if entries.allSatisfy(\.withdrawing) {
             list.append(
                 .init(
-                    name: name, addresses: addresses, mode: endpoint.mode, headers: endpoint.headers, state: .ready,
-                    since: since))
-        } else if let before {
-            if entries.allSatisfy(\.entry.withdrawing) {
-                list.append(
-                    .init(
-                        name: name, addresses: addresses, mode: before.mode, headers: before.headers,
-                        state: .withdrawing, since: since, until: until,
-                        withdrawnAt: before.withdrawnAt ?? situation.now))
-            } else {
-                list.append(before)
-            }
+                    name: name, addresses: addresses, mode: before.mode, headers: before.headers, state: .withdrawing,
+                    since: since, until: until, withdrawnAt: before.withdrawnAt ?? situation.now))
+        } else {
+            list.append(before)
         }
     }
-    return list
+    return list.sorted { $0.name < $1.name }
+}
+
+/// What the kernel has of some addresses of ours that have been ready once; nil when there are none.
+private func localEntries(
+    _ addresses: [IPAddress], _ situation: Situation
+) -> (entries: [EndpointEntry], since: UInt32, until: UInt32)? {
+    var (entries, since, until) = ([EndpointEntry](), UInt32(0), UInt32(0))
+    for address in addresses {
+        guard let entry = situation.observed.endpoints[address], case .local(let first, let last) = entry.place,
+            first != .max
+        else { continue }
+        entries.append(entry)
+        (since, until) = (max(since, first), max(until, last))
+    }
+    return entries.isEmpty ? nil : (entries, since, until)
 }
 
 /// Whether all of a peer's list is in force here.

@@ -361,7 +361,30 @@ import Testing
         #expect(world[1].last.problems.contains { $0.message.contains("double on node-1 and pod-1 on node-1") })
         world.endpoints["double"] = nil
         #expect(world.settle())
-        #expect(world[1].last.problems.isEmpty)
+        #expect(world[1].last.problems.isEmpty && world[2].last.problems.isEmpty)
+        #expect(world[1].reconciler?.published?.endpoints.map(\.name) == ["pod-1"])
+        #expect(world[1].kernel.now.attachments.keys.sorted() == ["pod-1"])
+        try expectConverged(world, "afterwards")
+    }
+
+    /// A pod has gone, and the next one of its node got one of its addresses at once: the other addresses end, this one does not.
+    @Test func anAddressIsUsedAgainOnItsNode() throws {
+        let world = try world()
+        let (used, ended) = (try address("10.0.1.1"), try address("fd00:1::1"))
+        world.endpoints["pod-1"] = nil
+        world.addEndpoint("next", on: 1, ["10.0.1.1"])
+        for _ in 0..<60 {
+            world.settle(rounds: 1)
+            #expect(world[1].kernel.now.endpoints[used] != nil && world[2].kernel.now.endpoints[used] != nil)
+        }
+        #expect(world.settle())
+        for id: NodeID in 1...2 {
+            #expect(world[id].last.problems.isEmpty, "node \(id)")
+            #expect(world[id].kernel.now.endpoints[ended] == nil, "node \(id)")
+        }
+        #expect(world[1].reconciler?.published?.endpoints.map(\.name) == ["next"])
+        #expect(world[1].kernel.now.attachments.keys.sorted() == ["next"])
+        try expectConverged(world, "afterwards")
     }
 
     // MARK: Bad days
