@@ -33,6 +33,7 @@ struct xe_packet {
 	__u8 tunnel; /* it is encrypted as a whole, or is to be */
 	__u8 segmented; /* several segments under one header: each would need an IV of its own */
 	__u8 congested; /* arriving by tunnel: the network has marked it (ECN) */
+	__u8 hops; /* arriving by tunnel: what is left of the TTL or hop limit */
 };
 
 /* One of the six words of a group of blocks, and their product with H (ghash.bpf.h). */

@@ -177,9 +177,17 @@ XE_INLINE __u32 xe_tunnel_spi(void *ctx, const int skb, const struct xe_packet *
 	return *(__u32 *)data == xe_psp_type(p) ? *(__u32 *)(data + XE_SPI_LEN) : 0;
 }
 
+/* Writes 16 bits of an IPv4 header, and its checksum by RFC 1624, equation 3. */
+XE_INLINE void xe_ipv4_set(struct xe_ipv4 *ip, __u16 *field, __u16 value)
+{
+	ip->checksum = ~xe_fold((__u64)(__u16)~ip->checksum + (__u16)~*field + value);
+	*field = value;
+}
+
 /*
- * Whether a decrypted packet belongs in the one that it came in: same addresses, all of the text. What the network has said of congestion
- * is passed on (RFC 6040, section 4.2). Returns 0 or why it has to be dropped.
+ * Whether a decrypted packet belongs in the one that it came in: same addresses, all of the text. What has happened on the way is passed on:
+ * congestion (RFC 6040, section 4.2), and hops, or a packet whose hop limit of 255 says that its sender is a neighbour (RFC 4861, section
+ * 11.2) would say so at the end of any tunnel. Returns 0 or why it has to be dropped.
  */
 XE_INLINE __u32 xe_inner_check(struct xe_scratch *s)
 {
@@ -201,9 +209,11 @@ XE_INLINE __u32 xe_inner_check(struct xe_scratch *s)
 			return XE_DROP_MALFORMED;
 		if (congested)
 			ip->version_class_flow |= bpf_htonl(XE_ECN_CE << 20);
+		if (p->hops < ip->hop_limit)
+			ip->hop_limit = p->hops;
 	} else {
 		struct xe_ipv4 *ip = (struct xe_ipv4 *)text;
-		__u16 before = *(__u16 *)ip, after;
+		__u16 *start = (__u16 *)&ip->version_ihl, *hops = (__u16 *)&ip->ttl;
 
 		if (ip->version_ihl >> 4 != 4 || ip->source != p->source.word[3] ||
 		    ip->destination != p->destination.word[3])
@@ -212,12 +222,10 @@ XE_INLINE __u32 xe_inner_check(struct xe_scratch *s)
 			return XE_DROP_MALFORMED;
 		if (congested && (ip->tos & XE_ECN_CE) == 0)
 			return XE_DROP_MALFORMED;
-		if (congested) {
-			ip->tos |= XE_ECN_CE;
-			after = *(__u16 *)ip;
-			/* RFC 1624, equation 3 */
-			ip->checksum = ~xe_fold((__u64)(__u16)~ip->checksum + (__u16)~before + after);
-		}
+		if (congested)
+			xe_ipv4_set(ip, start, *start | XE_ECN_CE << 8);
+		if (p->hops < ip->ttl)
+			xe_ipv4_set(ip, hops, (*hops & 0xff00) | p->hops);
 	}
 	return 0;
 }
@@ -228,11 +236,12 @@ XE_INLINE __u32 xe_tunnel_take(void *ctx, const int skb, struct xe_scratch *s)
 	struct xe_packet *p = &s->packet;
 	__u64 *psp = (__u64 *)(s->input + XE_PSP_OFFSET), *tag, iv;
 	__u32 len = p->text_len;
-	__u8 ip[2];
+	__u8 ip[12];
 
 	if (xe_load(ctx, skb, p->l3, ip, sizeof(ip)) ||
 	    xe_read(ctx, skb, s, p->text, s->input + XE_PSP_OFFSET, len, XE_TEXT_MAX))
 		return XE_FAULT_PACKET;
+	p->hops = p->ipv6 ? ip[7] : ip[8];
 	p->congested = (p->ipv6 ? ip[1] >> 4 & XE_ECN_CE : ip[1] & XE_ECN_CE) == XE_ECN_CE;
 	len -= XE_PSP_LEN + XE_TAG_LEN;
 	s->aad_len = XE_PSP_LEN;

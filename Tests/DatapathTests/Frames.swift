@@ -182,18 +182,28 @@ enum Frames {
 
     /// An IP packet of a protocol that the inline framing cannot carry (SCTP's number), without a frame.
     static func other(
-        _ family: Family, payload: [UInt8], from source: IPAddress, to destination: IPAddress, ecn: UInt8 = 0
+        _ family: Family, payload: [UInt8], from source: IPAddress, to destination: IPAddress, ecn: UInt8 = 0,
+        timeToLive: UInt8 = 64
     ) -> [UInt8] {
         var header: [UInt8]
         switch family {
         case .ipv4:
-            header = [0x45, ecn] + big(20 + payload.count) + [0, 1, 0x40, 0, 64, 132, 0, 0]
+            header = [0x45, ecn] + big(20 + payload.count) + [0, 1, 0x40, 0, timeToLive, 132, 0, 0]
         case .ipv6:
-            header = [0x60, ecn << 4, 0, 0] + big(payload.count) + [132, 64]
+            header = [0x60, ecn << 4, 0, 0] + big(payload.count) + [132, timeToLive]
         }
         header += family.bytes(source) + family.bytes(destination)
         if family == .ipv4 { header.replaceSubrange(10..<12, with: big(Int(~sum(header[...])))) }
         return header + payload
+    }
+
+    /// Sets the checksum of an IPv4 header without options.
+    static func withHeaderChecksum(_ frame: [UInt8]) -> [UInt8] {
+        var frame = frame
+        frame.replaceSubrange(etherLength + 10..<etherLength + 12, with: [0, 0])
+        let checksum = ~sum(frame[etherLength..<etherLength + 20])
+        frame.replaceSubrange(etherLength + 10..<etherLength + 12, with: big(Int(checksum)))
+        return frame
     }
 
     private static func sum(_ bytes: ArraySlice<UInt8>) -> UInt16 {

@@ -200,6 +200,24 @@ struct TunnelTests {
         }
     }
 
+    /// Neighbour discovery takes a hop limit of 255 for a proof that no router lies between (RFC 4861, section 11.2).
+    @Test(arguments: Frames.Family.allCases, [UInt8(0), 1, 61, 64, 200])
+    func hopsOnTheWayCount(family: Frames.Family, left: UInt8) throws {
+        func inner(_ timeToLive: UInt8) -> [UInt8] {
+            Frames.other(
+                family, payload: Frames.payload(40), from: family.pod(1), to: family.pod(2), timeToLive: timeToLive)
+        }
+        for (index, own) in [UInt8(1), 64, 255].enumerated() {
+            var outer = wire(inner(own), family, counter: 2000 + UInt64(left) * 3 + UInt64(index))
+            outer[Frames.etherLength + (family == .ipv4 ? 8 : 7)] = left
+            if family == .ipv4 { outer = Frames.withHeaderChecksum(outer) }
+            let judged = try nodes.receiver.judge(outer, with: .decrypt)
+            #expect(judged.verdict == .decrypted)
+            let expected = frame(inner(min(own, left)), family)
+            #expect(Array(judged.frame.suffix(expected.count)) == expected, "\(own) \(left)")
+        }
+    }
+
     /// Other people's UDP packets to the port: encrypted inline, and in clear.
     @Test(arguments: Frames.Family.allCases)
     func othersWhoUseThePort(family: Frames.Family) throws {

@@ -250,7 +250,12 @@ def test_every_flipped_bit_of_a_tunnel_packet_is_refused(family):
                 assert refused.reason in expected, f"byte {at - 14} of the packet, bit {bit}"
             else:
                 assert "opened" in expected, f"byte {at - 14} of the packet, bit {bit}"
-                assert opened.frame == plain  # and nothing of it comes through
+                lowered = bytearray(plain)
+                hop = 22 if family == 4 else 21
+                if at == hop and flipped[at] < plain[at]:
+                    lowered = bytearray(wire.changed(plain[14:], hop - 14, flipped[at]))
+                    lowered[:0] = plain[:14]
+                assert opened.frame == lowered  # and nothing else of it comes through
                 network += 1
     # TOS, identification, DF and the reserved flag, TTL, checksum; traffic class and flow label, hop limit; UDP port and checksum.
     assert network == (8 + 16 + 2 + 8 + 16 if family == 4 else 28 + 8) + 32
@@ -333,6 +338,21 @@ def test_congestion(family, inner, outer):
         assert reason(sent) == "malformed"
     else:
         assert wire.open_(sent, KEYS).frame == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("left", [0, 1, 61, 64, 65, 255])
+def test_hops_on_the_way_count(family, left):
+    plain = sctp(family)
+    sent = bytearray(tunnelled(plain))
+    at = 22 if family == 4 else 21
+    assert plain[at] == 64
+    sent[at] = left
+    opened = wire.open_(repaired(sent), KEYS).frame
+    assert opened[at] == min(left, 64)
+    assert opened[:at] == plain[:at] and opened[26:] == plain[26:]
+    if family == 4:
+        assert wire.folded(opened[14:34]) == 0xFFFF
 
 
 def test_congestion_does_not_make_a_wrong_checksum_right():

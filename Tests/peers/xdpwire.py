@@ -410,7 +410,7 @@ def decapsulated(packet, inner):
         raise Refused("malformed", "inner length")
     if version == 4 and inner[0] & 15 < 5:
         raise Refused("malformed", "inner header length")
-    return congestion(ecn(packet.ip), inner)
+    return hops(packet.ip, congestion(ecn(packet.ip), inner))
 
 
 def ecn(ip):
@@ -424,18 +424,30 @@ def congestion(outer, inner):
         return inner
     if ecn(inner) == 0:
         raise Refused("malformed", "congestion experienced, by a packet whose sender does not know of that")
-    marked = bytearray(inner)
-    if inner[0] >> 4 == 6:
-        marked[1] |= CE << 4
-        return bytes(marked)
-    marked[1] |= CE
-    # Updated, not computed anew (RFC 1624): a wrong checksum stays wrong.
-    sum_ = (~int.from_bytes(inner[10:12], "big") & 0xFFFF) + (~int.from_bytes(inner[:2], "big") & 0xFFFF)
-    sum_ += int.from_bytes(marked[:2], "big")
-    while sum_ >> 16:
-        sum_ = (sum_ & 0xFFFF) + (sum_ >> 16)
-    marked[10:12] = struct.pack(">H", ~sum_ & 0xFFFF)
-    return bytes(marked)
+    return changed(inner, 1, inner[1] | (CE if inner[0] >> 4 == 4 else CE << 4))
+
+
+def hops(ip, inner):
+    """The inner packet with the hops that the outer one has made: the lower TTL or hop limit of both."""
+    at = 8 if inner[0] >> 4 == 4 else 7
+    return changed(inner, at, min(inner[at], ip[at]))
+
+
+def changed(packet, at, value):
+    """An IP packet with another byte in its header; over IPv4, the checksum is updated and not computed anew (RFC 1624), so that a
+    wrong one stays wrong."""
+    if packet[at] == value:
+        return packet
+    after = bytearray(packet)
+    after[at] = value
+    if packet[0] >> 4 == 4:
+        word = at & ~1
+        sum_ = (~int.from_bytes(packet[10:12], "big") & 0xFFFF) + (~int.from_bytes(packet[word:word + 2], "big") & 0xFFFF)
+        sum_ += int.from_bytes(after[word:word + 2], "big")
+        while sum_ >> 16:
+            sum_ = (sum_ & 0xFFFF) + (sum_ >> 16)
+        after[10:12] = struct.pack(">H", ~sum_ & 0xFFFF)
+    return bytes(after)
 
 
 # ---- plain packets to test with -------------------------------------------------------------------------------------
