@@ -216,14 +216,20 @@ public final class Encryption: Sendable {
         try waitUntilConnected(.seconds(seconds))
     }
 
-    /// Waits until a ping from each node's first pod to each other's is answered. What a node has published is known to its peers
-    /// a moment later: a strict pod sends nothing before (`not_ready`).
+    /// Waits until a ping from each node's first pod to each other's is answered, encrypted both ways. What a node has published is known to
+    /// its peers a moment later: a strict pod sends nothing before (`not_ready`), a permissive one sends in clear.
     private func waitUntilConnected(_ deadline: Deadline) throws {
         let pods = lab.nodes.compactMap(\.pods.first)
         for (number, pod) in pods.enumerated() {
             for other in pods.dropFirst(number + 1) {
                 try wait(for: "\(other.name) to answer \(pod.name); \(report)", until: deadline) {
-                    try lab.run(["ping", "-q", "-c", "1", "-W", "1", other.address], in: pod.namespace).succeeded
+                    let nodes = lab.nodes.filter { [pod.node, other.node].contains($0.number) }
+                    let before = try nodes.map { try verdicts($0) }
+                    guard try lab.run(["ping", "-q", "-c", "1", "-W", "1", other.address], in: pod.namespace).succeeded
+                    else { return false }
+                    return try zip(nodes, before).allSatisfy { node, earlier in
+                        try verdicts(node).since(earlier)["pass_cleartext"] == 0
+                    }
                 }
             }
         }

@@ -130,8 +130,10 @@ extension EndToEnd {
                         "--to", "2",
                         "--source", bench.nodes[0].pods[0].address, "--destination", pod.address, "--count", "100",
                     ], in: bench.nodes[0].namespace)
-                try wait(for: "counted clear text", until: .seconds(5)) {
-                    try bench.encryption.verdicts(receiver).since(before)["pass_cleartext"] == 100
+                var counted = before
+                try wait(for: "counted clear text: \(counted)", until: .seconds(5)) {
+                    counted = try bench.encryption.verdicts(receiver).since(before)
+                    return counted["pass_cleartext"] == 100
                 }
                 let traffic = try bench.traffic()
                 expectClean(try bench.decoding { try traffic.run("file", family: 4, "--bytes", "1000000") })
