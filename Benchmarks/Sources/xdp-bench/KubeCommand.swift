@@ -93,7 +93,9 @@ struct KubeCommand: ParsableCommand {
         }
         // What is on its way may arrive.
         let end = ContinuousClock.now + .seconds(30)
-        while probe.waiting > 0, ContinuousClock.now < end { usleep(100_000) }
+        while try probe.waiting > 0 || probe.count() != simulation.expected, ContinuousClock.now < end {
+            usleep(100_000)
+        }
         let times = probe.stop()
         watcher.join()
         report.coming = times.coming.sorted()
