@@ -268,6 +268,12 @@ XE_INLINE __u16 xe_fold(__u64 sum)
 	return half >> 16;
 }
 
+/* The checksum of a header of which 16 bits change (RFC 1624, equation 3). */
+XE_INLINE __u16 xe_checksum_update(__u16 checksum, __u16 before, __u16 after)
+{
+	return ~xe_fold((__u64)(__u16)~checksum + (__u16)~before + after);
+}
+
 /* ---- parsing ---- */
 
 enum xe_kind {
@@ -289,19 +295,16 @@ XE_INLINE void xe_set_ipv4(struct xe_address *address, __u32 ipv4)
 XE_INLINE void xe_parse_l4(void *data, void *data_end, struct xe_packet *p, __u32 rest)
 {
 	__u32 l4 = *(volatile __u32 *)&p->l4, len;
-	__u8 protocol = p->protocol;
+	__u8 protocol = p->protocol, icmp = p->ipv6 ? XE_PROTO_ICMPV6 : XE_PROTO_ICMP;
 	__u8 *header;
 
 	if (l4 > XE_L4_MAX)
 		return;
-	if (protocol != XE_PROTO_TCP && protocol != XE_PROTO_UDP &&
-	    protocol != (p->ipv6 ? XE_PROTO_ICMPV6 : XE_PROTO_ICMP)) {
-		p->problem = XE_DROP_UNSUPPORTED;
-		return;
-	}
 	header = data + l4;
 	if (rest < XE_ICMP_LEN || (void *)(header + XE_ICMP_LEN) > data_end) {
-		p->problem = XE_DROP_MALFORMED;
+		int is_other = protocol != XE_PROTO_TCP && protocol != XE_PROTO_UDP && protocol != icmp;
+
+		p->problem = is_other ? XE_DROP_UNSUPPORTED : XE_DROP_MALFORMED;
 		return;
 	}
 	if (protocol == XE_PROTO_TCP) {
@@ -329,7 +332,7 @@ XE_INLINE void xe_parse_l4(void *data, void *data_end, struct xe_packet *p, __u3
 		int echo = p->ipv6 ? type == XE_ICMPV6_ECHO_REQUEST || type == XE_ICMPV6_ECHO_REPLY
 				   : type == XE_ICMP_ECHO_REQUEST || type == XE_ICMP_ECHO_REPLY;
 
-		if (!echo) {
+		if (protocol != icmp || !echo) {
 			p->problem = XE_DROP_UNSUPPORTED;
 			return;
 		}
@@ -531,8 +534,7 @@ XE_INLINE __u32 xe_patch_skb(struct __sk_buff *ctx, const struct xe_packet *p, _
 		error = bpf_skb_store_bytes(ctx, p->l3 + 4, &udp[0], 2, 0);
 	} else {
 		error = bpf_skb_load_bytes(ctx, p->l3 + 2, &before, 2) | bpf_skb_load_bytes(ctx, p->l3 + 10, &sum, 2);
-		/* RFC 1624, equation 3 */
-		sum = ~xe_fold((__u64)(__u16)~sum + (__u16)~before + total);
+		sum = xe_checksum_update(sum, before, total);
 		error |= bpf_skb_store_bytes(ctx, p->l3 + 2, &total, 2, 0) | bpf_skb_store_bytes(ctx, p->l3 + 10, &sum, 2, 0);
 	}
 	if (p->protocol == XE_PROTO_UDP)
@@ -570,8 +572,7 @@ XE_INLINE __u32 xe_patch(void *ctx, const int skb, const struct xe_packet *p, __
 		before = ip->total_len;
 		after = bpf_htons(XE_IPV4_LEN + l4_len);
 		ip->total_len = after;
-		/* RFC 1624, equation 3 */
-		ip->checksum = ~xe_fold((__u64)(__u16)~ip->checksum + (__u16)~before + after);
+		ip->checksum = xe_checksum_update(ip->checksum, before, after);
 	}
 	header = data + l4;
 	if ((void *)(header + XE_UDP_LEN) > data_end)

@@ -16,12 +16,10 @@
 #include "gcm.bpf.h"
 #include "iv.bpf.h"
 #include "packet.bpf.h"
-#include "replay.bpf.h"
 
 #define XE_TUNNEL_PORT 1000 /* PSP (IANA) */
 #define XE_PSP_LEN 16
 #define XE_PSP_OFFSET (XE_TEXT_OFFSET - XE_PSP_LEN) /* in `input` */
-#define XE_TUNNEL_HEADERS (XE_L3_MAX + XE_IPV6_LEN + XE_UDP_LEN) /* in front of it, at most */
 #define XE_ECN_CE 3
 
 /* The PSP header's first four bytes, as they lie in memory: next header; length in eights, without the first; crypt offset; version 1. */
@@ -177,10 +175,10 @@ XE_INLINE __u32 xe_tunnel_spi(void *ctx, const int skb, const struct xe_packet *
 	return *(__u32 *)data == xe_psp_type(p) ? *(__u32 *)(data + XE_SPI_LEN) : 0;
 }
 
-/* Writes 16 bits of an IPv4 header, and its checksum by RFC 1624, equation 3. */
+/* Writes 16 bits of an IPv4 header, and its checksum. */
 XE_INLINE void xe_ipv4_set(struct xe_ipv4 *ip, __u16 *field, __u16 value)
 {
-	ip->checksum = ~xe_fold((__u64)(__u16)~ip->checksum + (__u16)~*field + value);
+	ip->checksum = xe_checksum_update(ip->checksum, *field, value);
 	*field = value;
 }
 

@@ -194,7 +194,7 @@ enum xe_verdict {
 	XE_DROP_STALE = 19, /* left of the replay window */
 	XE_DROP_SPOOFED = 20, /* the source address does not belong to who the SPI or the interface names */
 	XE_DROP_UNKNOWN_PEER = 21, /* strict: an unknown address in a strict CIDR */
-	XE_DROP_UNSUPPORTED = 22, /* fragments, IP options, extension headers, other protocols */
+	XE_DROP_UNSUPPORTED = 22, /* several segments under one header */
 	XE_DROP_MALFORMED = 23, /* lengths or headers that contradict each other, a truncated shim */
 	XE_DROP_CHECKSUM = 24, /* an IPv4 header or L4 checksum that is wrong */
 	XE_DROP_NO_KEY = 25, /* no key of the sending epoch for this peer */

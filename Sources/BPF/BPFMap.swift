@@ -91,16 +91,11 @@ extension BPFMap {
         _ key: K, as type: V.Type = V.self
     ) throws(BPFError) -> [V]? {
         try expect(key: K.self, value: V.self)
-        var key = key
-        let cpus = try BPFMap.possibleCPUs()
+        guard let bytes = try lookupPerCPU(key) else { return nil }
         // The kernel rounds each CPU's value up to 8 bytes.
         let stride = (MemoryLayout<V>.size + 7) & ~7
-        return try withUnsafeTemporaryAllocation(byteCount: stride * cpus, alignment: 16) {
-            (bytes) throws(BPFError) -> [V]? in
-            let result = bpf_map_lookup_elem(fd, &key, bytes.baseAddress)
-            if result == -ENOENT { return nil }
-            try check(result, "look up in \(label)")
-            return (0..<cpus).map { bytes.loadUnaligned(fromByteOffset: $0 * stride, as: V.self) }
+        return bytes.withUnsafeBytes { bytes in
+            (0..<bytes.count / stride).map { bytes.loadUnaligned(fromByteOffset: $0 * stride, as: V.self) }
         }
     }
 

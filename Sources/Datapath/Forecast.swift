@@ -1,7 +1,7 @@
 public import Keys
 public import Netlink
 
-/// What the kernel would do with an ordinary packet (whole, TCP, UDP or echo, with right checksums) between two addresses: worked out
+/// What the kernel would do with an ordinary packet (lengths and checksums are right) between two addresses: worked out
 /// from what the maps hold by the rules of the programs, `xe_send_policy` of bpf/encrypt.bpf.h and `xe_receive` of bpf/decrypt.bpf.h.
 public struct Forecast: Sendable, Hashable {
     /// How the packet would end.

@@ -277,7 +277,9 @@ struct CommandTests {
             #expect(looks.count == 2 && looks.allSatisfy { (0.9...5).contains($0.seconds) })
             let drops = looks.flatMap(\.verdicts).filter { $0.name == "unknown_peer" }
             #expect(!drops.isEmpty && drops.allSatisfy { $0.outcome == "dropped" })
-            #expect(drops.map(\.packets).reduce(0, +) > 0, "\(drops)")
+            // Five a second, and some on the edges.
+            let most = Int(looks.map(\.seconds).reduce(0, +) * 5) + 5
+            #expect((1...most).contains(drops.map(\.packets).reduce(0, +)), "\(drops)")
             #expect(answer("top --interval 0 \(places)").contains("status=64"))
         }
     }

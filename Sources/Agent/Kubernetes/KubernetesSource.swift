@@ -349,8 +349,7 @@ public final class KubernetesSource: ClusterSource {
     public func reconciled(_ report: Reconciler.Report, _ reading: Reading, published: EncryptionNode?) {
         state.withLock { state in
             if var kernel = report.state {
-                // Of other nodes' addresses and keys nothing is asked here, and there may be a hundred thousand.
-                kernel.endpoints = kernel.endpoints.filter { $0.value.isLocal }
+                // Of other nodes nothing is asked here.
                 (kernel.associations, kernel.peers) = ([:], [:])
                 state.kernel = kernel
             }
