@@ -96,7 +96,6 @@ enum xe_direction {
 enum xe_engine {
 	XE_ENGINE_NONE = 0, /* no key here */
 	XE_ENGINE_ECB = 1, /* AES by bpf_crypto ecb(aes), GHASH in BPF */
-	XE_ENGINE_AEAD = 2, /* gcm(aes) by the optional module */
 };
 
 #ifdef __bpf__

@@ -161,8 +161,6 @@ public struct AssociationInfo: Sendable, Hashable {
     public enum Engine: UInt32, Sendable, Hashable {
         /// AES by the kernel's `ecb(aes)`, GHASH in BPF.
         case ecb = 1
-        /// The optional module's `gcm(aes)`.
-        case aead = 2
     }
     /// Whose DEK the key was derived from.
     public var epoch: Epoch

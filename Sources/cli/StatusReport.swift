@@ -39,7 +39,7 @@ struct StatusReport: Encodable {
         var spi: String
         /// Fingerprint.
         var keyID: String
-        /// "ecb" or "aead"
+        /// "ecb": AES by the kernel, GHASH in BPF.
         var engine: String
     }
 
@@ -58,6 +58,10 @@ struct StatusReport: Encodable {
     var sendingEpoch: Epoch
     var epochFloor: Epoch
     var engines: [String]
+    /// The kernel's driver that computes AES for keys that are installed now, such as "ecb(aes-aesni)"; nil: the kernel does not say.
+    var cipherDriver: String?
+    /// It is plain C, and the processor has instructions for AES.
+    var leavesAESInstructionsUnused: Bool
     var replayWindow: UInt32
     var replayWindows: Int
     var strictEtherType: Bool
@@ -86,6 +90,9 @@ struct StatusReport: Encodable {
         sendingEpoch = state.sending
         epochFloor = state.epochFloor
         engines = Set(state.associations.values.map { Self.name($0.engine) }).sorted()
+        let cipher = CipherDriver.current()
+        cipherDriver = cipher?.name
+        leavesAESInstructionsUnused = cipher?.leavesInstructionsUnused ?? false
         replayWindow = try view.window()
         replayWindows = try view.windowCount()
         strictEtherType = state.strictEtherType
@@ -138,7 +145,6 @@ struct StatusReport: Encodable {
     private static func name(_ engine: AssociationInfo.Engine) -> String {
         switch engine {
         case .ecb: "ecb"
-        case .aead: "aead"
         }
     }
 }
@@ -153,7 +159,7 @@ extension StatusReport {
             "programs     build \(build)\(isOurBuild ? "" : ", not the build of this command")",
             "epoch        \(sendingEpoch == 0 ? "none: nothing is sent to protected peers" : "sending with \(sendingEpoch)")"
                 + (epochFloor > 0 ? ", keys before \(epochFloor) refused" : ""),
-            "engine       \(engines.isEmpty ? "no keys" : engines.map(Self.describe(engine:)).joined(separator: ", "))",
+            "engine       \(engines.isEmpty ? "no keys" : engine)",
             "endpoints    \(localEndpoints) here, \(remoteEndpoints) on other nodes"
                 + (hiddenEndpoints > 0 ? "; \(hiddenEndpoints) with hidden headers" : ""),
             "strict       \(strictCIDRs.isEmpty ? "no CIDRs" : strictCIDRs.joined(separator: ", "))"
@@ -208,8 +214,9 @@ extension StatusReport {
         return lines
     }
 
-    private static func describe(engine: String) -> String {
-        engine == "aead" ? "gcm(aes) of the module" : "ecb(aes) of the kernel, GHASH in BPF"
+    private var engine: String {
+        "AES by \(cipherDriver ?? "ecb(aes)") of the kernel, GHASH in BPF"
+            + (leavesAESInstructionsUnused ? "; the processor's AES instructions are NOT used: docs/operations.md" : "")
     }
 
     private static func table(_ first: String, _ rest: [String], _ rows: [[String]], empty: String) -> [String] {

@@ -80,11 +80,14 @@ struct RunCommand: AsyncParsableCommand {
             throw program.failure(error.message)
         }
         for warning in datapath.warnings { logger.warning("datapath", metadata: ["what": "\(warning)"]) }
+        let cipher = CipherDriver.current()
+        if let warning = cipher?.warning { logger.warning("slower than it could be", metadata: ["what": "\(warning)"]) }
         logger.notice(
             datapath.isFresh ? "started afresh" : "picked up the pins of an earlier run",
             metadata: [
                 "node": "\(setup.node)", "id": "\(nodeID)", "kms": "\(kms.provider.rawValue)",
                 "secrets": "\(hardening.storage.rawValue)", "incarnation": "\(state.incarnation)",
+                "cipher": "\(cipher?.name ?? "ecb(aes)")",
             ])
         let agent: Agent
         do {

@@ -65,6 +65,14 @@ struct StatusEndpoint: ServiceLifecycle.Service {
             text.add(
                 .gauge, "pods_attached", "Pods with programs attached.",
                 state.attachments.values.count(where: \.isWhole))
+            if let cipher = CipherDriver.current() {
+                text.add(
+                    .gauge, "cipher_info", "The kernel's driver that computes AES.", [(["driver": cipher.name], 1)])
+                text.add(
+                    .gauge, "aes_instructions_unused",
+                    "1: AES is computed in C although the processor has instructions.",
+                    cipher.leavesInstructionsUnused ? 1 : 0)
+            }
             text.add(.gauge, "peers", "Other nodes in the kernel.", state.peers.count)
             text.add(.gauge, "sending_epoch", "The epoch that is sent with; 0: none.", state.sending)
         }

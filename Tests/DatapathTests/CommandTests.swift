@@ -25,15 +25,17 @@ struct CommandTests {
             try datapath.setSending(epoch: key.epoch)
             _ = try datapath.attach(node.pod)
 
+            let cipher = try #require(CipherDriver.current())
             // While the daemon holds the lock, and without it.
             let text = try #require(shell("\(Command.path) status \(places)"))
             for words in [
                 "sending with 2", "10.0.0.0/8", "0 here, 1 on other nodes", "default.web-0", "attached",
-                "ecb(aes) of the kernel",
+                "AES by \(cipher.name) of the kernel",
             ] {
                 #expect(text.contains(words), "\(words) is not in:\n\(text)")
             }
             #expect(!text.contains("INCOMPLETE"))
+            #expect(text.contains("NOT used") == cipher.leavesInstructionsUnused)
             print(text)
         }
         struct Report: Decodable {

@@ -364,8 +364,8 @@ public final class KubernetesSource: ClusterSource {
                 try? say(published, reading, &state)
             }
         }
-        let engines = Set((report.state?.associations ?? [:]).values.map(\.engine))
-        let engine = engines.isEmpty ? nil : engines.contains(.ecb) ? "ecb" : "aead"
+        let hasKeys = !(report.state?.associations.isEmpty ?? true)
+        let engine = hasKeys ? CipherDriver.current()?.name ?? "ecb(aes)" : nil
         publisher.describe(engine: engine, problems: Array(report.problems))
     }
 

@@ -92,7 +92,7 @@ public struct EncryptionNodeObject: KubernetesObject, Hashable {
     public struct Status: Sendable, Hashable {
         /// Nil as long as the kernel half does not work there.
         public var report: NodeReport?
-        /// The cipher that is in use: `ecb`, `aead`. For people.
+        /// The kernel's driver that computes AES, such as `ecb(aes-aesni)`; nil: no keys yet. For people.
         public var engine: String?
         /// What a person should know: at most 20, errors first.
         public var problems: [Problem]
