@@ -48,13 +48,16 @@ public struct Report: Codable, Sendable {
         public var measured: Double?
         /// Measured values must not be lower than the bound; otherwise not higher.
         public var atLeast: Bool
+        /// What the same is without any encryption: nothing that encrypts can do better. nil: does not apply, or was not measured.
+        public var plain: Double?
 
         /// A target and what was measured.
-        public init(_ what: String, wanted: Double, measured: Double?, atLeast: Bool) {
+        public init(_ what: String, wanted: Double, measured: Double?, atLeast: Bool, plain: Double? = nil) {
             self.what = what
             self.wanted = wanted
             self.measured = measured
             self.atLeast = atLeast
+            self.plain = plain
         }
 
         /// nil: not measured.

@@ -79,14 +79,16 @@ extension Report {
     /// A line for each target.
     public var verdicts: [String] { Self.verdicts(of: targets) }
 
-    /// A line for each target.
+    /// A line for each target, with what *plain* reaches where that says something.
     public static func verdicts(of targets: [Target]) -> [String] {
-        var table = Table(["", "wanted", "measured", ""])
+        let hasPlain = targets.contains { $0.plain != nil }
+        var table = Table(["", "wanted", "measured", ""] + (hasPlain ? ["without encryption"] : []))
         for target in targets {
             table.add([
                 target.what, "\(target.atLeast ? "≥" : "≤") \(number(target.wanted, digits: 2))",
                 target.measured.map { number($0, digits: 2) } ?? "-",
                 target.holds.map { $0 ? "holds" : "FAILS" } ?? "not measured",
+                target.plain.map { number($0, digits: 2) } ?? "",
             ])
         }
         return table.lines

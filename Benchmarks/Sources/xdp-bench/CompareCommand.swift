@@ -40,11 +40,11 @@ struct CompareCommand: ParsableCommand {
         }
     }
 
-    private var ours: Ours { Ours(engine: .ecb, programs: programs) }
+    private var ours: Ours { Ours(programs: programs) }
 
     private var everyone: [any Candidate] {
         [
-            Plain(), ours, Ours(engine: .aead, programs: programs), EnvoyPair(), HAProxyPair(), NginxPair(),
+            Plain(), ours, Ours(headers: .hidden, programs: programs), EnvoyPair(), HAProxyPair(), NginxPair(),
             WireGuard(place: .userSpace), WireGuard(place: .kernel),
         ]
     }
@@ -160,11 +160,18 @@ struct CompareCommand: ParsableCommand {
     private func targets(_ report: Report) -> [Report.Target] {
         let rpc = Workload.rpc(.http1, body: 100, connections: 32).name
         let ours = self.ours.name
-        func ratio(_ metric: Metric, to other: any Candidate) -> Double? {
-            guard let mine = report.median(ours, rpc, metric), let theirs = report.median(other.name, rpc, metric),
+        func ratio(of one: String, _ metric: Metric, to other: any Candidate) -> Double? {
+            guard let mine = report.median(one, rpc, metric), let theirs = report.median(other.name, rpc, metric),
                 theirs > 0
             else { return nil }
             return mine / theirs
+        }
+        func target(
+            _ what: String, _ metric: Metric, to other: any Candidate, wanted: Double, atLeast: Bool
+        ) -> Report.Target {
+            .init(
+                what, wanted: wanted, measured: ratio(of: ours, metric, to: other), atLeast: atLeast,
+                plain: ratio(of: Plain().name, metric, to: other))
         }
         var memory: Double?
         if let processes = report.median(ours, Workload.memory.name, .processMemory),
@@ -172,21 +179,14 @@ struct CompareCommand: ParsableCommand {
         {
             memory = processes + maps
         }
-        let wireguard = WireGuard(place: .userSpace)
         return [
-            .init(
-                "requests/s: ours / Envoy", wanted: 5, measured: ratio(.requestsPerSecond, to: EnvoyPair()),
+            target("requests/s: ours / Envoy", .requestsPerSecond, to: EnvoyPair(), wanted: 5, atLeast: true),
+            target("requests/s: ours / HAProxy", .requestsPerSecond, to: HAProxyPair(), wanted: 1.3, atLeast: true),
+            target(
+                "requests/s: ours / wireguard-go", .requestsPerSecond, to: WireGuard(place: .userSpace), wanted: 1.8,
                 atLeast: true),
-            .init(
-                "requests/s: ours / HAProxy", wanted: 1.3, measured: ratio(.requestsPerSecond, to: HAProxyPair()),
-                atLeast: true),
-            .init(
-                "requests/s: ours / wireguard-go", wanted: 1.8, measured: ratio(.requestsPerSecond, to: wireguard),
-                atLeast: true),
-            .init("p99: ours / Envoy", wanted: 0.25, measured: ratio(.p99, to: EnvoyPair()), atLeast: false),
-            .init(
-                "CPU per request: ours / Envoy", wanted: 0.25, measured: ratio(.cpuPerRequest, to: EnvoyPair()),
-                atLeast: false),
+            target("p99: ours / Envoy", .p99, to: EnvoyPair(), wanted: 0.25, atLeast: false),
+            target("CPU per request: ours / Envoy", .cpuPerRequest, to: EnvoyPair(), wanted: 0.25, atLeast: false),
             .init("memory of daemon and maps, MiB a node", wanted: 64, measured: memory, atLeast: false),
         ]
     }

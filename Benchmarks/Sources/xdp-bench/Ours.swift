@@ -6,37 +6,32 @@ import Measure
 
 /// The product, as a person would start it: keymgr on both nodes, pods in strict mode.
 struct Ours: Candidate {
-    enum Engine: String, Sendable {
-        case ecb, aead
+    enum Headers: String, Sendable {
+        /// L4 headers are authenticated and can be read.
+        case visible
+        /// Packets are encrypted as a whole: the tunnel framing.
+        case hidden
     }
-    let engine: Engine
+    var headers = Headers.visible
 
-    var name: String { "ours (\(engine.rawValue))" }
+    var name: String { headers == .hidden ? "ours, hidden headers" : "ours" }
     var note: String {
-        switch engine {
-        case .ecb: "AES-256-GCM in XDP: AES by the kernel's ecb(aes), GHASH in BPF; strict mode"
-        case .aead: "AES-256-GCM in XDP by the optional kernel module; strict mode"
-        }
+        "AES-256-GCM in XDP: AES by the kernel's ecb(aes), GHASH in BPF; strict mode"
+            + (headers == .hidden ? "; L4 headers encrypted as well" : "")
     }
 
     /// The folder with ebpf-xdp-keymgr and xdp-encryptor.
     let programs: String
 
-    private static var moduleIsLoaded: Bool { access("/sys/module/bpf_crypto_aead", F_OK) == 0 }
-
     func reasonForAbsence() -> String? {
         for program in ["ebpf-xdp-keymgr", "xdp-encryptor"] where access("\(programs)/\(program)", X_OK) != 0 {
             return "there is no \(program) in \(programs) (make release)"
         }
-        // The engine is chosen when a key is installed: the module, where it is loaded.
-        switch engine {
-        case .ecb: return Self.moduleIsLoaded ? "the kernel module is loaded and takes its place" : nil
-        case .aead: return Self.moduleIsLoaded ? nil : "the kernel module is not loaded"
-        }
+        return nil
     }
 
     func start(on lab: Lab) throws -> Running {
-        let encryption = try Encryption(lab, programs: programs)
+        let encryption = try Encryption(lab, headers: headers.rawValue, programs: programs)
         try encryption.start()
         var running = Running.direct(lab.server.address)
         for node in lab.nodes {

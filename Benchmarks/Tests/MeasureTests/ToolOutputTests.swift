@@ -51,6 +51,18 @@ import Testing
         #expect(Report.Target("x", wanted: 0.25, measured: nil, atLeast: false).holds == nil)
     }
 
+    @Test func targetsBesidePlain() {
+        let one = Report.Target("x", wanted: 5, measured: 4, atLeast: true, plain: 7)
+        let other = Report.Target("y", wanted: 0.5, measured: 0.25, atLeast: false)
+        #expect(
+            Report.verdicts(of: [one, other]) == [
+                "   wanted  measured         without encryption",
+                "x  ≥ 5.00      4.00  FAILS                7.00",
+                "y  ≤ 0.50      0.25  holds",
+            ])
+        #expect(Report.verdicts(of: [other]) == ["   wanted  measured", "y  ≤ 0.50      0.25  holds"])
+    }
+
     @Test func plotsEscapeText() {
         let svg = Plot(
             title: "a < b & c", foot: [],
