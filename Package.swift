@@ -127,7 +127,7 @@ let package = Package(
             swiftSettings: swiftSettings),
 
         .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),
-        .testTarget(name: "NetlinkTests", dependencies: ["Netlink", "BPF"], swiftSettings: swiftSettings),
+        .testTarget(name: "NetlinkTests", dependencies: ["Netlink", "BPF", "CSys"], swiftSettings: swiftSettings),
         .testTarget(name: "SecretsTests", dependencies: ["Secrets"], swiftSettings: swiftSettings),
         .testTarget(
             name: "KeysTests", dependencies: ["Keys", "Secrets"], exclude: ["make_vectors.py", "vectors.json"],

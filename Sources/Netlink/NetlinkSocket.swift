@@ -14,7 +14,7 @@ protocol NetlinkTransport {
 
 /// A netlink socket. It belongs to the network namespace of the thread that opened it, wherever it is used later.
 final class NetlinkSocket: NetlinkTransport {
-    private let fd: Int32
+    let fd: Int32
     private var sequence: UInt32 = 0
 
     /// - Parameter family: NETLINK_ROUTE or NETLINK_GENERIC.
@@ -64,15 +64,29 @@ final class NetlinkSocket: NetlinkTransport {
         var replies = ReplyReader(sequence: sequence)
         var buffer = [UInt8](repeating: 0, count: 1 << 17)
         while !replies.isComplete {
-            let count = recv(fd, &buffer, buffer.count, Int32(MSG_TRUNC))
+            let (count, sender) = receive(&buffer)
             if count < 0 {
                 if errno == EINTR { continue }
                 throw NetlinkError(operation, errno: errno)
             }
+            // In a pod's namespace its processes may send to us, too: only the kernel, which is 0, answers.
+            if sender != 0 { continue }
             guard count <= buffer.count else { throw NetlinkError(operation, errno: EMSGSIZE) }
             try replies.read(buffer[..<count], operation: operation)
         }
         return replies.wasInterrupted && !final ? nil : replies.payloads
+    }
+
+    /// A datagram's length, also if it did not fit, and who sent it.
+    private func receive(_ buffer: inout [UInt8]) -> (count: Int, sender: UInt32) {
+        var address = sockaddr_nl()
+        var size = socklen_t(MemoryLayout<sockaddr_nl>.size)
+        let count = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                recvfrom(fd, &buffer, buffer.count, Int32(MSG_TRUNC), $0, &size)
+            }
+        }
+        return (count, address.nl_pid)
     }
 
     private static let SOL_NETLINK: Int32 = 270

@@ -56,7 +56,8 @@ public struct Route: Sendable {
         guard isIPv4 || Int32(header.rtm_family) == AF_INET6 else { return nil }
         let addressBytes = first(RTA_DST).map { Array($0.value) } ?? [UInt8](repeating: 0, count: isIPv4 ? 4 : 16)
         guard let address = IPAddress(bytes: addressBytes),
-            let destination = IPPrefix(address: address, length: header.rtm_dst_len + (isIPv4 ? 96 : 0))
+            let length = UInt8(exactly: Int(header.rtm_dst_len) + (isIPv4 ? 96 : 0)),
+            let destination = IPPrefix(address: address, length: length)
         else { return nil }
 
         let device: Int32? = first(RTA_OIF)?.number()

@@ -134,5 +134,10 @@ private final class CannedTransport: NetlinkTransport {
         #expect(attributes[3].nested == [Attribute(type: 2, value: [0xa0, 0x05, 0, 0])])
         #expect(Route(payload: request[...])?.mtu == 1440)
         #expect(Route(payload: payload.bytes[..<6]) == nil)
+        for length in [33, 160, 255] as [UInt8] {
+            var bytes = payload.bytes
+            bytes[1] = length
+            #expect(Route(payload: bytes[...]) == nil, "a prefix of \(length) bits")
+        }
     }
 }

@@ -1,4 +1,5 @@
 import BPF
+import CSys
 import Glibc
 import Testing
 
@@ -175,6 +176,40 @@ struct NamespaceTests {
             }
         } throws: {
             "\($0)".contains("set features of interface") && "\($0)".contains("bit name not found")
+        }
+    }
+
+    /// A process in the pod's namespace answers before the kernel does.
+    @Test func onlyTheKernelIsBelieved() throws {
+        let pair = try Pair()
+        let link = try pair.inNear { () throws(NetlinkError) -> Link? in
+            let socket = try NetlinkSocket(family: NETLINK_ROUTE)
+            var routes = RouteSocket(transport: socket)
+            // Its first request gives the socket its address.
+            _ = try routes.link(name: "v0")
+            #expect(forge(to: socket.fd, sequence: 2))
+            return try routes.link(name: "v0")
+        }
+        #expect(link?.mtu == 1500)
+    }
+
+    /// Sends a link and an acknowledgement that are not the kernel's.
+    private func forge(to fd: Int32, sequence: UInt32) -> Bool {
+        var address = sockaddr_nl()
+        var size = socklen_t(MemoryLayout<sockaddr_nl>.size)
+        let forger = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), NETLINK_ROUTE)
+        defer { close(forger) }
+        var payload = Payload()
+        payload.append(nlmsghdr(nlmsg_len: 40, nlmsg_type: 16, nlmsg_flags: 0, nlmsg_seq: sequence, nlmsg_pid: 0))
+        payload.append(ifinfomsg())
+        payload.attribute(Int32(IFLA_MTU), UInt32(68))
+        payload.append(nlmsghdr(nlmsg_len: 36, nlmsg_type: 2, nlmsg_flags: 0, nlmsg_seq: sequence, nlmsg_pid: 0))
+        for _ in 0..<5 { payload.append(UInt32(0)) }
+        return withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                getsockname(fd, address, &size) == 0
+                    && sendto(forger, payload.bytes, payload.bytes.count, 0, address, size) == payload.bytes.count
+            }
         }
     }
 
