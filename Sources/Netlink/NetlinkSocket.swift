@@ -118,13 +118,28 @@ struct ReplyReader {
             guard header.nlmsg_seq == sequence else { continue }
             if header.nlmsg_flags & UInt16(NLM_F_DUMP_INTR) != 0 { wasInterrupted = true }
             switch Int32(header.nlmsg_type) {
-            case NLMSG_DONE: isComplete = true
+            case NLMSG_DONE:
+                try Self.checkEnd(body, flags: header.nlmsg_flags, operation: operation)
+                isComplete = true
             case NLMSG_ERROR:
                 try Self.refuse(body, flags: header.nlmsg_flags, operation: operation)
                 isComplete = true
             default: payloads.append(ArraySlice(Array(body)))
             }
         }
+    }
+
+    /// A dump that failed on its way ends like one that did not, but for a number: what came before it is not all.
+    private static func checkEnd(_ body: ArraySlice<UInt8>, flags: UInt16, operation: String) throws(NetlinkError) {
+        guard body.count >= 4 else { return }
+        let code = body.withUnsafeBytes { $0.loadUnaligned(as: Int32.self) }
+        guard code < 0 else { return }
+        throw NetlinkError(operation, errno: 0 &- code, reason: reason(body.dropFirst(4), flags: flags))
+    }
+
+    private static func reason(_ attributes: ArraySlice<UInt8>, flags: UInt16) -> String? {
+        guard flags & UInt16(NLM_F_ACK_TLVS) != 0 else { return nil }
+        return Attribute.list(attributes).first { $0.type == UInt16(NLMSGERR_ATTR_MSG.rawValue) }?.text
     }
 
     /// Throws what an error message says; returns when it is an acknowledgement.
@@ -134,13 +149,9 @@ struct ReplyReader {
             ($0.loadUnaligned(as: Int32.self), Int($0.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
         }
         if code == 0 { return }
-        var reason: String?
-        if flags & UInt16(NLM_F_ACK_TLVS) != 0 {
-            // The request follows, whole or (capped) its header alone; then attributes.
-            let request = flags & UInt16(NLM_F_CAPPED) != 0 ? MemoryLayout<nlmsghdr>.size : length
-            let attributes = Attribute.list(body.dropFirst(4 + (request + 3) & ~3))
-            reason = attributes.first { $0.type == UInt16(NLMSGERR_ATTR_MSG.rawValue) }?.text
-        }
-        throw NetlinkError(operation, errno: -code, reason: reason)
+        // The request follows, whole or (capped) its header alone; then attributes.
+        let request = flags & UInt16(NLM_F_CAPPED) != 0 ? MemoryLayout<nlmsghdr>.size : length
+        let attributes = body.dropFirst(4 + (request + 3) & ~3)
+        throw NetlinkError(operation, errno: 0 &- code, reason: reason(attributes, flags: flags))
     }
 }

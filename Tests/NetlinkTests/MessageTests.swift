@@ -74,6 +74,20 @@ private final class CannedTransport: NetlinkTransport {
         }
     }
 
+    @Test func aDumpThatFailedIsAnError() throws {
+        let link: [UInt8] = [20, 0, 0, 0, 16, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]
+        func done(_ code: [UInt8]) -> [UInt8] { [20, 0, 0, 0, 3, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0] + code }
+        var reader = ReplyReader(sequence: 5)
+        try reader.read((link + done([0, 0, 0, 0]))[...], operation: "test")
+        #expect(reader.isComplete)
+        reader = ReplyReader(sequence: 5)
+        #expect {
+            try reader.read((link + done([0xa6, 0xff, 0xff, 0xff]))[...], operation: "test")
+        } throws: {
+            ($0 as? NetlinkError)?.errno == 90
+        }
+    }
+
     @Test(
         arguments: [
             [15, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0], [255, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0],

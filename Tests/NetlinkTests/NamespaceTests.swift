@@ -179,6 +179,24 @@ struct NamespaceTests {
         }
     }
 
+    @Test func failedDumpsAreErrors() throws {
+        let pair = try Pair()
+        #expect {
+            try pair.inNear { () throws(NetlinkError) in
+                var payload = Payload()
+                var header = rtmsg()
+                header.rtm_family = UInt8(AF_INET)
+                // No filter that a dump has.
+                header.rtm_src_len = 8
+                payload.append(header)
+                _ = try NetlinkSocket(family: NETLINK_ROUTE).exchange(
+                    type: UInt16(RTM_GETROUTE), flags: NLM_F_DUMP, payload: payload.bytes, operation: "list routes")
+            }
+        } throws: {
+            ($0 as? NetlinkError)?.errno == EINVAL && ($0 as? NetlinkError)?.reason != nil
+        }
+    }
+
     /// A process in the pod's namespace answers before the kernel does.
     @Test func onlyTheKernelIsBelieved() throws {
         let pair = try Pair()
