@@ -10,6 +10,7 @@ internal import Secrets
 /// memory piece by piece, and each piece is zeroed where it lies in NIO's buffer; what the libraries copied before is out of reach.
 public final class AsyncHTTPService: HTTPService {
     private let client: HTTPClient
+    private static let connectSeconds: Int64 = 3
 
     /// - Parameter caFile: PEM certificates to trust beside the system's; nil for none.
     public init(caFile: String? = nil) throws(HTTPFault) {
@@ -18,7 +19,8 @@ public final class AsyncHTTPService: HTTPService {
         configuration.proxy = nil
         configuration.decompression = .disabled
         configuration.httpVersion = .http1Only
-        configuration.timeout = .init(connect: .seconds(3), read: .seconds(10))
+        // A call's own time bounds the rest.
+        configuration.timeout = .init(connect: .seconds(Self.connectSeconds))
         configuration.connectionPool.retryConnectionEstablishment = false
         configuration.connectionPool.idleTimeout = .seconds(30)
         var tls = TLSConfiguration.makeClientConfiguration()
@@ -42,6 +44,24 @@ public final class AsyncHTTPService: HTTPService {
 
     /// Sends and collects the answer, within the call's time and `HTTPLimits`.
     public func send(_ call: HTTPCall) async throws(HTTPFault) -> HTTPAnswer {
+        do {
+            return try await withThrowingTaskGroup(of: HTTPAnswer.self) { group in
+                group.addTask { try await self.exchange(call) }
+                // The client's own deadline ends with the head of the answer. Who sends the rest byte by byte would hold us forever.
+                group.addTask {
+                    try await Task.sleep(for: call.timeout, clock: .continuous)
+                    throw HTTPFault(.timeout, "\(call.endpoint.authority) did not answer within \(call.timeout)")
+                }
+                defer { group.cancelAll() }
+                guard let answer = try await group.next() else { throw CancellationError() }
+                return answer
+            }
+        } catch {
+            throw Self.fault(error, call.endpoint, call.timeout)
+        }
+    }
+
+    private func exchange(_ call: HTTPCall) async throws -> HTTPAnswer {
         var request = HTTPClientRequest(url: call.endpoint.origin + call.target)
         request.method = HTTPMethod(rawValue: call.method)
         for header in call.headers { request.headers.add(name: header.name, value: header.value) }
@@ -54,23 +74,19 @@ public final class AsyncHTTPService: HTTPService {
         let nanoseconds =
             call.timeout.components.seconds * 1_000_000_000 + call.timeout.components.attoseconds / 1_000_000_000
         let deadline = NIODeadline.now() + .nanoseconds(nanoseconds)
-        do {
-            let response = try await client.execute(request, deadline: deadline)
-            request.body = nil
-            guard response.headers.count <= HTTPLimits.headers else {
-                throw HTTPFault(.tooLarge, "\(call.endpoint.authority) answered with \(response.headers.count) headers")
-            }
-            var headers: [String: String] = [:]
-            for (name, value) in response.headers {
-                let name = name.lowercased()
-                if headers[name] == nil { headers[name] = value }
-            }
-            return HTTPAnswer(
-                status: Int(response.status.code), headers: headers,
-                body: try await collect(response.body, from: call.endpoint))
-        } catch {
-            throw Self.fault(error, call.endpoint, call.timeout)
+        let response = try await client.execute(request, deadline: deadline)
+        request.body = nil
+        guard response.headers.count <= HTTPLimits.headers else {
+            throw HTTPFault(.tooLarge, "\(call.endpoint.authority) answered with \(response.headers.count) headers")
         }
+        var headers: [String: String] = [:]
+        for (name, value) in response.headers {
+            let name = name.lowercased()
+            if headers[name] == nil { headers[name] = value }
+        }
+        return HTTPAnswer(
+            status: Int(response.status.code), headers: headers,
+            body: try await collect(response.body, from: call.endpoint))
     }
 
     private func collect(_ body: HTTPClientResponse.Body, from endpoint: HTTPEndpoint) async throws -> SecretBytes {
@@ -104,9 +120,11 @@ public final class AsyncHTTPService: HTTPService {
         let who = endpoint.authority
         if let fault = error as? HTTPFault { return fault }
         if let error = error as? HTTPClientError {
-            if error == .deadlineExceeded || error == .readTimeout || error == .connectTimeout
-                || error == .tlsHandshakeTimeout
-                || error == .writeTimeout || error == .getConnectionFromPoolTimeout
+            if error == .connectTimeout || error == .tlsHandshakeTimeout {
+                return HTTPFault(.timeout, "no connection to \(who) within \(connectSeconds) s")
+            }
+            if error == .deadlineExceeded || error == .readTimeout || error == .writeTimeout
+                || error == .getConnectionFromPoolTimeout
             {
                 return HTTPFault(.timeout, "\(who) did not answer within \(timeout)")
             }

@@ -12,6 +12,10 @@ final class ScriptedServer: Sendable {
     enum Reaction: Sendable {
         case answer(Int, headers: [String: String] = [:], body: String)
         case raw(String)
+        /// Answers after a while.
+        case late(Duration, String)
+        /// Answers with this, and then with a byte ten times a second.
+        case drip(String)
         /// Never answers.
         case stall
         /// Closes without an answer.
@@ -65,6 +69,18 @@ final class ScriptedServer: Sendable {
                 context.writeAndFlush(NIOAny(ByteBuffer(string: text + "\r\n" + body)), promise: nil)
             case .raw(let text):
                 context.writeAndFlush(NIOAny(ByteBuffer(string: text)), promise: nil)
+            case .late(let delay, let text):
+                let channel = context.channel
+                channel.eventLoop.scheduleTask(in: .seconds(delay.components.seconds)) {
+                    channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
+                }
+            case .drip(let text):
+                context.writeAndFlush(NIOAny(ByteBuffer(string: text)), promise: nil)
+                let channel = context.channel
+                channel.eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(100)) { task in
+                    guard channel.isActive else { return task.cancel() }
+                    channel.writeAndFlush(ByteBuffer(string: " "), promise: nil)
+                }
             case .stall: break
             case .close: context.close(promise: nil)
             }

@@ -1,0 +1,54 @@
+import CloudIdentity
+import Secrets
+import Synchronization
+import Testing
+
+@testable import KMS
+
+/// Faults that look like others.
+@Suite(.timeLimit(.minutes(1))) struct FaultTests {
+    private func unwrapError(
+        _ fixture: ProviderFixture, _ script: @escaping @Sendable (ScriptedServer.Request) -> ScriptedServer.Reaction?
+    ) async throws -> KMSError {
+        let folder = TemporaryFolder()
+        let server = try await ScriptedServer { request in
+            script(request) ?? fixture.preliminary(request) ?? fixture.good(request)
+        }
+        let kms = try fixture.configuration(server.base, folder).makeService(environment: fixture.environment)
+        let blob = try fixture.blob(server.base)
+        var error: KMSError?
+        do {
+            _ = try await kms.unwrap(blob, for: testContext(epoch: 1))
+        } catch let thrown {
+            error = thrown
+        }
+        await server.stop()
+        return try #require(error)
+    }
+
+    /// The head is there at once, the rest comes byte by byte, for as long as somebody listens.
+    @Test func anAnswerThatNeverEnds() async throws {
+        let server = try await ScriptedServer { _ in .drip("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n") }
+        let http = try AsyncHTTPService()
+        let call = HTTPCall("GET", try HTTPEndpoint(server.base), "/", timeout: .seconds(1))
+        let begin = ContinuousClock.now
+        do {
+            _ = try await http.send(call)
+            Issue.record("answered")
+        } catch {
+            #expect(error.kind == .timeout, "\(error)")
+        }
+        #expect(ContinuousClock.now - begin < .seconds(10))
+        await server.stop()
+    }
+
+    /// `timeoutSeconds` may be up to 60.
+    @Test func aSlowAnswerInTime() async throws {
+        let server = try await ScriptedServer { _ in
+            .late(.seconds(11), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        }
+        let call = HTTPCall("GET", try HTTPEndpoint(server.base), "/", timeout: .seconds(40))
+        #expect(try await AsyncHTTPService().send(call).text == "{}")
+        await server.stop()
+    }
+}
