@@ -138,6 +138,9 @@ public final class AsyncHTTPService: HTTPService {
                 "the certificate of \(who) is not trusted, or is for another name; configure its CA (caFile)")
         }
         if error is CancellationError { return HTTPFault(.unreachable, "the request to \(who) was cancelled") }
+        if text.contains("EOF during handshake") {
+            return HTTPFault(.unreachable, "\(who) closed the connection during the TLS handshake")
+        }
         if error is NIOSSLError {
             return HTTPFault(.untrusted, "no TLS connection to \(who): \(text.prefix(200))")
         }

@@ -51,4 +51,17 @@ import Testing
         #expect(try await AsyncHTTPService().send(call).text == "{}")
         await server.stop()
     }
+
+    /// As a load balancer with nobody behind it does.
+    @Test func aHandshakeThatIsBrokenOffIsAnOutage() async throws {
+        let server = try await ScriptedServer(hangsUp: true) { _ in .close }
+        let call = HTTPCall("GET", try HTTPEndpoint("https://127.0.0.1:\(server.port)"), "/")
+        do {
+            _ = try await AsyncHTTPService().send(call)
+            Issue.record("answered")
+        } catch {
+            #expect(error.kind == .unreachable, "\(error)")
+        }
+        await server.stop()
+    }
 }

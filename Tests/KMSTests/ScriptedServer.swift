@@ -31,12 +31,13 @@ final class ScriptedServer: Sendable {
     var base: String { "http://127.0.0.1:\(port)" }
     private let channel: any Channel
 
-    init(_ script: @escaping Script) async throws {
+    /// - Parameter hangsUp: Closes at the first bytes, whatever they are.
+    init(hangsUp: Bool = false, _ script: @escaping Script) async throws {
         channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(Handler(script))
+                    try channel.pipeline.syncOperations.addHandler(Handler(hangsUp: hangsUp, script))
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
@@ -57,9 +58,15 @@ final class ScriptedServer: Sendable {
         private let script: Script
         private var received = ""
 
-        init(_ script: @escaping Script) { self.script = script }
+        private let hangsUp: Bool
+
+        init(hangsUp: Bool, _ script: @escaping Script) {
+            self.hangsUp = hangsUp
+            self.script = script
+        }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            if hangsUp { return context.close(promise: nil) }
             received += String(buffer: unwrapInboundIn(data))
             guard let request = take() else { return }
             switch script(request) {
