@@ -269,7 +269,8 @@ public final class AzureKeyVault: KeyManagementService {
         case (_, "ObjectIsDeletedButRecoverable"), (_, "ObjectIsBeingDeleted"), ("ObjectIsDeletedButRecoverable", _),
             ("ObjectIsBeingDeleted", _):
             return error(.pendingDeletion, "Recover the key, or move to another now.")
-        case ("Forbidden", _) where said.lowercased().contains("disabled"):
+        // "Public network access is disabled", ForbiddenByConnection, is not about the key.
+        case ("Forbidden", "") where said.lowercased().contains("disabled key"):
             return error(.disabled, "Enable the key, or open an epoch under another.")
         case ("Forbidden", _):
             return error(.denied, "Check the vault's access policy or role assignments, and its firewall.")

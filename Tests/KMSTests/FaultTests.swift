@@ -26,6 +26,18 @@ import Testing
         return try #require(error)
     }
 
+    @Test func aVaultBehindItsFirewallIsNoDisabledKey() async throws {
+        let message =
+            "Public network access is disabled and request is not from a trusted service nor via an approved private link."
+        for inner in [#","innererror":{"code":"ForbiddenByConnection"}"#, ""] {
+            let error = try await unwrapError(.azure) { request in
+                request.target.contains("unwrapkey") && request.headers["authorization"] != nil
+                    ? .answer(403, body: #"{"error":{"code":"Forbidden","message":"\#(message)"\#(inner)}}"#) : nil
+            }
+            #expect(error.kind == .denied, "\(error)")
+        }
+    }
+
     /// The head is there at once, the rest comes byte by byte, for as long as somebody listens.
     @Test func anAnswerThatNeverEnds() async throws {
         let server = try await ScriptedServer { _ in .drip("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n") }
