@@ -88,7 +88,11 @@ public struct AWSWebIdentityCredentials: CredentialSource {
 
     private func refusal(_ answer: HTTPAnswer, code: String?, message: String?) -> IdentityError {
         let said = "STS says \(showable(code ?? "status \(answer.status)")): \(showable(message ?? ""))"
+        // STS asks the cluster's OIDC provider for its keys. When it cannot reach that, nobody has refused us.
+        let isCutOff = message?.contains("retrieve verification key") == true
         switch code {
+        case "IDPCommunicationError", "IDPCommunicationErrorException": return IdentityError(.unreachable, said)
+        case "InvalidIdentityToken" where isCutOff: return IdentityError(.unreachable, said)
         case "ExpiredTokenException", "ExpiredToken":
             return IdentityError(
                 .expired,

@@ -38,6 +38,25 @@ import Testing
         }
     }
 
+    /// STS has to ask the cluster's OIDC provider.
+    @Test(arguments: [
+        ("IDPCommunicationError", "The identity provider could not be reached", KMSError.Kind.unreachable),
+        ("InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider", .unreachable),
+        ("InvalidIdentityToken", "No OpenIDConnect provider found in your account", .denied),
+    ])
+    func stsWithoutItsProvider(_ code: String, _ message: String, _ kind: KMSError.Kind) async throws {
+        let error = try await unwrapError(.aws) { request in
+            request.target.hasPrefix("/sts/")
+                ? .answer(
+                    400,
+                    body:
+                        "<ErrorResponse><Error><Code>\(code)</Code><Message>\(message)</Message></Error></ErrorResponse>"
+                )
+                : nil
+        }
+        #expect(error.kind == kind, "\(error)")
+    }
+
     /// The head is there at once, the rest comes byte by byte, for as long as somebody listens.
     @Test func anAnswerThatNeverEnds() async throws {
         let server = try await ScriptedServer { _ in .drip("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n") }
