@@ -53,6 +53,8 @@ public struct IdentityError: Error, Sendable, Hashable {
         case 401, 403: self.init(.denied, "\(who) refuses (status \(status)): \(said)")
         case 404: self.init(.unavailable, "\(who) has no identity for us (status 404): \(said)")
         case 300...399: self.init(.garbage, "\(who) redirects, and credentials are never sent elsewhere")
+        // Whatever it is, it is no refusal: a token may stand in it.
+        case ..<300: self.init(.garbage, "\(who) answered with status \(status), which is none that it has")
         default: self.init(.garbage, "\(who) answered with status \(status): \(said)")
         }
     }

@@ -57,6 +57,21 @@ import Testing
         #expect(error.kind == kind, "\(error)")
     }
 
+    /// A token in an answer that is not what it should be.
+    @Test(arguments: ProviderFixture.all.map(\.provider), [201, 203, 206])
+    func unusualSuccessesTellNoToken(_ provider: KMSProvider, _ status: Int) async throws {
+        let fixture = try #require(ProviderFixture.all.first { $0.provider == provider })
+        let error = try await unwrapError(fixture) { request in
+            guard case .answer(200, let headers, let body) = fixture.preliminary(request), body.contains("CANARY")
+            else {
+                return nil
+            }
+            return .answer(status, headers: headers, body: body)
+        }
+        #expect(error.kind == .garbage)
+        #expect(!error.description.contains("CANARY"), "\(error)")
+    }
+
     /// The head is there at once, the rest comes byte by byte, for as long as somebody listens.
     @Test func anAnswerThatNeverEnds() async throws {
         let server = try await ScriptedServer { _ in .drip("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n") }
