@@ -95,6 +95,8 @@ enum PercentEncoding {
 
     static func encode(_ bytes: some Sequence<UInt8>, keeping kept: StaticString = "") -> [UInt8] {
         var text: [UInt8] = []
+        // Growing would leave copies of a secret behind.
+        text.reserveCapacity(3 * bytes.underestimatedCount)
         for byte in bytes {
             switch byte {
             case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x2e, 0x5f, 0x7e: text.append(byte)
