@@ -22,7 +22,8 @@ public actor Agent: Service {
     private let inbox = Inbox()
     private var reconciler: Reconciler?
     private var epochFloor: Epoch = 0
-    private var adopted: Set<Epoch> = []
+    /// Epochs of which the kernel holds keys, as far as we know.
+    private var held: Set<Epoch> = []
     private var shownProblems: Set<Problem> = []
     private var writtenStatus: AgentStatus?
     private var statusDue = ContinuousClock.now
@@ -76,7 +77,7 @@ public actor Agent: Service {
         let inbox = inbox
         let source = source
         let leases = try adoptedLeases()
-        adopted = Set(leases.keys)
+        held = Set(leases.keys)
         let keeper = DEKKeeper(kms: kms, policy: configuration.kms.lifecycle, adopted: leases)
 
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -166,17 +167,17 @@ public actor Agent: Service {
         var problems = snapshot.problems
         let live = liveEpochs(snapshot, reconciler?.published, now)
         // Without the cluster's object nothing is known: leases of an earlier run go on.
+        let known = held.union(live)
         if snapshot.cluster != nil {
-            await keeper.want(wrappedDEKs(live, snapshot, &problems), nodes: snapshot.nodes.count)
+            await keeper.want(
+                wrappedDEKs(known.sorted(), snapshot, &problems), held: held, nodes: snapshot.nodes.count)
         }
         for epoch in live {
             if let dek = await keeper.dek(epoch) { keyring.add(dek, epoch: epoch) }
         }
         var lapsed: Set<Epoch> = []
-        // Leases end while the cluster cannot be read, too.
-        for epoch in snapshot.cluster == nil ? adopted.sorted() : live where await !keeper.isUsable(epoch) {
-            lapsed.insert(epoch)
-        }
+        // Leases end while the cluster or an epoch cannot be read, too, and while the clock is wrong.
+        for epoch in known where await !keeper.isUsable(epoch) { lapsed.insert(epoch) }
         keyring.keep(only: live.filter { !lapsed.contains($0) })
 
         inbox.current.withLock { $0 = reading }
@@ -192,6 +193,7 @@ public actor Agent: Service {
             return state
         }
         epochFloor = report.state?.epochFloor ?? epochFloor
+        if let state = report.state { held = Set(state.associations.values.map(\.epoch)) }
         // One line each for what a person can read.
         let level = report.changes.count > 20 ? Logger.Level.debug : .info
         if level == .debug { logger.info("done", metadata: ["changes": "\(report.changes.count)"]) }

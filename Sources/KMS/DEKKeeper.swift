@@ -52,12 +52,13 @@ public actor DEKKeeper {
         (wakeUps, wakeUp) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
-    /// The epochs that there are now, and how many nodes ask for them.
-    public func want(_ wanted: [Epoch], nodes: Int = 1) {
+    /// The epochs that there are now, and how many nodes ask for them. Of epochs that are `held` beside them, whose blobs are not there
+    /// just now, the leases go on.
+    public func want(_ wanted: [Epoch], held: Set<UInt32> = [], nodes: Int = 1) {
         let now = time.monotonic()
         let old = epochs
         epochs = Dictionary(wanted.map { ($0.context.epoch, $0) }, uniquingKeysWith: { $1 })
-        lifecycle.want(Set(epochs.keys), nodes: nodes, now: now)
+        lifecycle.want(Set(epochs.keys), held: held, nodes: nodes, now: now)
         for (epoch, new) in epochs {
             if let before = old[epoch], before != new { lifecycle.blobChanged(epoch, now: now) }
         }

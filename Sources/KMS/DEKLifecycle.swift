@@ -88,9 +88,10 @@ public struct DEKLifecycle: Sendable {
         }
     }
 
-    /// The epochs that there are. Others are forgotten without further ado. `nodes` is how many there are in the cluster.
-    public mutating func want(_ epochs: Set<UInt32>, nodes: Int = 1, now: Duration) {
-        for epoch in entries.keys where !epochs.contains(epoch) { entries[epoch] = nil }
+    /// The epochs that there are. Others are forgotten without further ado, but for those that are `held`: keys of them are in use, and
+    /// their leases end when they end. `nodes` is how many there are in the cluster.
+    public mutating func want(_ epochs: Set<UInt32>, held: Set<UInt32> = [], nodes: Int = 1, now: Duration) {
+        for epoch in entries.keys where !epochs.contains(epoch) && !held.contains(epoch) { entries[epoch] = nil }
         for epoch in epochs where entries[epoch] == nil {
             // The only epoch is wanted at once: nothing works before it.
             let delay = entries.isEmpty && epochs.count == 1 ? .zero : policy.spread * Double(nodes) * random()

@@ -83,7 +83,7 @@ public struct KMSGate: Sendable {
         return probing ? .halfOpen : .open
     }
 
-    /// Asks for a call. After `.go`, exactly one of `succeeded` and `failed` must follow.
+    /// Asks for a call. After `.go`, exactly one of `succeeded`, `failed` and `notAsked` must follow.
     public mutating func permission(now: Duration) -> Permission {
         guard failures > 0 else { return .go }
         guard now >= notBefore else { return .wait(until: notBefore) }
@@ -105,6 +105,7 @@ public struct KMSGate: Sendable {
     /// The call was not made after all.
     public mutating func notAsked() {
         probing = false
+        if failures > 0 { retries = min(Double(policy.budget), retries + 1) }
     }
 
     /// The call failed; `random` is uniform in 0..<1 and another one each time.

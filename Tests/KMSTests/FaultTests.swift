@@ -110,4 +110,20 @@ import Testing
         }
         await server.stop()
     }
+
+    /// What is in use although its object is not there.
+    @Test func heldEpochsKeepTheirLeases() {
+        var life = DEKLifecycle(now: .zero, adopted: [1: .seconds(100), 2: .seconds(100), 3: .seconds(100)])
+        life.want([2], held: [1, 2], now: .zero)
+        #expect(life.isUsable(1, now: .zero) && !life.isUsable(3, now: .zero))
+        life.want([2], now: .zero)
+        #expect(!life.isUsable(1, now: .zero))
+        // There is nothing to ask for, again and again: that takes no retries from others.
+        var gate = KMSGate(policy: .init(budget: 2), now: .zero)
+        gate.failed(KMSError(.unreachable, .aws, "no answer"), now: .zero, random: 0.5)
+        for second in 1...10 {
+            #expect(gate.permission(now: .seconds(second)) == .go)
+            gate.notAsked()
+        }
+    }
 }
