@@ -159,8 +159,9 @@ public struct DEKLifecycle: Sendable {
     public mutating func failed(_ epoch: UInt32, _ error: KMSError, now: Duration) {
         lastError = error
         if error.category == .badBlob {
-            // The KMS did answer. Only this epoch waits, and rarely asks again: a blob does not heal, but a KMS may.
-            gate.succeeded(now: now)
+            // Only this epoch waits, and rarely asks again: a blob does not heal, but a KMS may. It answered about this one, unless we
+            // have seen ourselves that the blob is none of its own: that says nothing of the KMS.
+            if error.kind == .notAuthentic { gate.succeeded(now: now) } else { gate.notAsked() }
             entries[epoch]?.failures += 1
             let failures = entries[epoch]?.failures ?? 1
             let ceiling = min(policy.gate.refusalCap, policy.gate.refusalBase * Double(1 << min(failures - 1, 10)))

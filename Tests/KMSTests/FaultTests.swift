@@ -111,6 +111,21 @@ import Testing
         await server.stop()
     }
 
+    @Test func aForeignBlobSaysNothingOfTheKMS() {
+        var life = DEKLifecycle(now: .zero)
+        life.want([1, 2], now: .zero)
+        let outage = KMSError(.unreachable, .aws, "no answer")
+        var now = Duration.seconds(1)
+        while life.status(now: now).circuit == .closed {
+            for epoch in life.step(now: now).unwrap { life.failed(epoch, outage, now: now) }
+            now += .seconds(1)
+        }
+        life.failed(2, KMSError(.wrongKEK, .aws, "of another"), now: now)
+        #expect(life.status(now: now).circuit != .closed)
+        life.failed(2, KMSError(.notAuthentic, .aws, "the KMS says so"), now: now)
+        #expect(life.status(now: now).circuit == .closed)
+    }
+
     /// What is in use although its object is not there.
     @Test func heldEpochsKeepTheirLeases() {
         var life = DEKLifecycle(now: .zero, adopted: [1: .seconds(100), 2: .seconds(100), 3: .seconds(100)])
