@@ -130,7 +130,10 @@ public actor DEKKeeper {
             lifecycle.unwrapped(number, askedAt: askedAt, now: time.monotonic())
             deks[number] = dek
         } catch {
-            lifecycle.failed(number, error, now: time.monotonic())
+            let now = time.monotonic()
+            lifecycle.failed(number, error, now: now)
+            // It was about a blob that has been replaced meanwhile.
+            if error.category == .badBlob, epochs[number] != epoch { lifecycle.blobChanged(number, now: now) }
         }
         changed.yield()
         wakeUp.yield()

@@ -141,4 +141,46 @@ import Testing
             gate.notAsked()
         }
     }
+
+    /// A blob is replaced while the KMS is being asked about the old one.
+    @Test func aReplacedBlobIsAskedForAtOnce() async throws {
+        let kms = TwoBlobs()
+        let keeper = DEKKeeper(kms: kms)
+        let run = Task { await keeper.run() }
+        func epoch(_ wrapped: UInt8) throws -> DEKKeeper.Epoch {
+            .init(
+                context: testContext(epoch: 1),
+                blob: try WrappedDEK(provider: .local, kekID: "file", kekVersion: "1", wrapped: [wrapped]))
+        }
+        await keeper.want([try epoch(1)])
+        while kms.calls.withLock({ $0 }) == 0 { try await Task.sleep(for: .milliseconds(5)) }
+        await keeper.want([try epoch(2)])
+        kms.isReplaced.withLock { $0 = true }
+        let begin = ContinuousClock.now
+        while await keeper.dek(1) == nil, ContinuousClock.now - begin < .seconds(12) {
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        #expect(await keeper.dek(1) != nil)
+        run.cancel()
+    }
+
+    /// Answers about the first blob only when it has been replaced: it is a bad one.
+    private final class TwoBlobs: KeyManagementService {
+        let provider = KMSProvider.local
+        let kekID = "file"
+        let calls = Mutex(0)
+        let isReplaced = Mutex(false)
+
+        func unwrap(_ blob: WrappedDEK, for context: KeyContext) async throws(KMSError) -> SecretBytes {
+            calls.withLock { $0 += 1 }
+            while !isReplaced.withLock({ $0 }) { try? await Task.sleep(for: .milliseconds(5)) }
+            if blob.wrapped == [1] { throw KMSError(.notAuthentic, .local, "changed") }
+            return SecretBytes(random: 32)
+        }
+        func generateDEK(for context: KeyContext) async throws(KMSError) -> WrappedDEK {
+            throw KMSError(.misconfigured, .local, "not here")
+        }
+        func currentKEKVersion() async throws(KMSError) -> String { "1" }
+        func checkHealth() async throws(KMSError) {}
+    }
 }
