@@ -29,11 +29,13 @@ public struct EpochWriter: Sendable {
         self.log = log
     }
 
-    /// Works until the task is cancelled. Only the configuration can make it give up.
+    /// Works until the task is cancelled. Only a configuration that cannot work from the start makes it give up: later, such as while
+    /// somebody writes the KEK file, it waits for a better one.
     public func run() async throws(KMSError) {
         var reader = DirectoryReader(path: directory)
         var schedule: EpochSchedule?
         var newest: Epoch = 0
+        var hasWorked = false
         var said = ""
         func say(_ text: String) {
             if text != said { log(text) }
@@ -54,7 +56,7 @@ public struct EpochWriter: Sendable {
                 schedule = makeSchedule(cluster, last, isFirst: schedule == nil)
             }
             guard var current = schedule else { continue }
-            let wait = try await step(&current, snapshot, say)
+            let wait = try await step(&current, &hasWorked, snapshot, say)
             schedule = current
             await pause(wait)
         }
@@ -78,7 +80,7 @@ public struct EpochWriter: Sendable {
 
     /// Does what is due and says how long to wait.
     private func step(
-        _ schedule: inout EpochSchedule, _ snapshot: Snapshot, _ say: (String) -> Void
+        _ schedule: inout EpochSchedule, _ hasWorked: inout Bool, _ snapshot: Snapshot, _ say: (String) -> Void
     ) async throws(KMSError) -> Duration {
         switch schedule.next(now: time.monotonic()) {
         case .wait(let until):
@@ -88,19 +90,21 @@ public struct EpochWriter: Sendable {
             do {
                 let version = try await kms.currentKEKVersion()
                 schedule.polled(version, now: time.monotonic())
+                hasWorked = true
                 say("the KEK's version is \(version)")
             } catch {
-                try report(error, &schedule, say)
+                try report(error, &schedule, hasWorked, say)
             }
             return .zero
         case .open(let reason):
             do {
                 let epoch = try await EpochOpening(directory: directory, kms: kms).open(snapshot)
                 schedule.opened(kekVersion: epoch.kekVersion, now: time.monotonic())
+                hasWorked = true
                 say("opened epoch \(epoch.number), wrapped by version \(epoch.kekVersion): \(text(reason))")
                 return .zero
             } catch let error as KMSError {
-                try report(error, &schedule, say)
+                try report(error, &schedule, hasWorked, say)
                 return .zero
             } catch {
                 schedule.notOpened()
@@ -110,8 +114,10 @@ public struct EpochWriter: Sendable {
         }
     }
 
-    private func report(_ error: KMSError, _ schedule: inout EpochSchedule, _ say: (String) -> Void) throws(KMSError) {
-        if error.exitCode != nil { throw error }
+    private func report(
+        _ error: KMSError, _ schedule: inout EpochSchedule, _ hasWorked: Bool, _ say: (String) -> Void
+    ) throws(KMSError) {
+        if error.exitCode != nil, !hasWorked { throw error }
         schedule.failed(error, now: time.monotonic())
         say("the KMS does not help: \(error)")
     }

@@ -52,5 +52,15 @@ import Testing
         #expect(made.map(\.number) == [1, 2], "\(said.withLock { $0 })")
         #expect(made[0].kekVersion != made[1].kekVersion)
         #expect(said.withLock { $0 }.contains { $0.contains("the KEK was rotated") })
+
+        // Somebody has the file open and has not written it yet.
+        try write("\(root)/kek", "")
+        while !said.withLock({ $0.last?.contains("must hold one KEK a line") ?? false }) {
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        try write("\(root)/kek", "\(new)\n\(old)\n")
+        while !said.withLock({ $0.last?.contains("the KEK's version is") ?? false }) {
+            try await Task.sleep(for: .milliseconds(20))
+        }
     }
 }
