@@ -5,6 +5,7 @@ import Commands
 import Glibc
 import KMS
 import Keys
+import Secrets
 
 /// `xdp-encryptor epoch`.
 struct EpochCommand: AsyncParsableCommand {
@@ -64,6 +65,8 @@ struct EpochCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
+            // Some providers' DEKs are made and wrapped in this process.
+            _ = ProcessHardening.apply()
             do {
                 let kms = try makeService()
                 let deadline = Timestamp.now().adding(seconds: Int64(timeout))

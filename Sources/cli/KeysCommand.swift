@@ -6,6 +6,7 @@ import Glibc
 import KMS
 import Keys
 import Netlink
+import Secrets
 
 /// `xdp-encryptor keys`.
 struct KeysCommand: AsyncParsableCommand {
@@ -44,6 +45,8 @@ struct KeysCommand: AsyncParsableCommand {
         var strictCIDRs: [String] = []
 
         func run() async throws {
+            // The KEK and the first DEK are made in this process.
+            _ = ProcessHardening.apply()
             do {
                 try makeKEKFile()
                 if let clusterDirectory {
