@@ -59,8 +59,8 @@ struct EpochCommand: AsyncParsableCommand {
             guard (kekFile == nil) != (config == nil) else {
                 throw ValidationError("give either --kek-file or --config: one of them says who wraps the DEK")
             }
-            guard timeout >= 1 else {
-                throw ValidationError("--timeout \(timeout) is no time; expected 1 or more seconds")
+            guard (1...86_400).contains(timeout) else {
+                throw ValidationError("--timeout \(timeout) is out of range; expected 1 to 86400 seconds")
             }
         }
 
