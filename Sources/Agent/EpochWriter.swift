@@ -106,8 +106,12 @@ public struct EpochWriter: Sendable {
             } catch let error as KMSError {
                 try report(error, &schedule, hasWorked, say)
                 return .zero
-            } catch {
+            } catch let error as EpochOpening.Refusal {
                 schedule.notOpened()
+                say("no new epoch yet (\(text(reason))): \(error)")
+                return .milliseconds(500)
+            } catch {
+                schedule.notWritten(now: time.monotonic())
                 say("no new epoch yet (\(text(reason))): \(error)")
                 return .milliseconds(500)
             }

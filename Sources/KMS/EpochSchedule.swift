@@ -50,6 +50,9 @@ public struct EpochSchedule: Sendable {
     private var wrappedBy: String?
     private var pollAt: Duration
     private var pending: Reason?
+    /// Epochs in a row that the KMS has made and nobody could write down, and when to try again.
+    private var unwritten = 0
+    private var openAt = Duration.zero
     private var generator: any RandomNumberGenerator & Sendable
 
     /// - Parameters:
@@ -71,6 +74,7 @@ public struct EpochSchedule: Sendable {
     public mutating func next(now: Duration) -> Action {
         if pending == nil, let replaceAt, now >= replaceAt { pending = .age }
         guard pending != nil || now >= pollAt else { return .wait(until: min(pollAt, replaceAt ?? pollAt)) }
+        if pending != nil, now < openAt { return .wait(until: openAt) }
         if case .wait(let until) = gate.permission(now: now) { return .wait(until: until) }
         if let pending { return .open(pending) }
         return .poll
@@ -87,12 +91,22 @@ public struct EpochSchedule: Sendable {
     public mutating func opened(kekVersion: String, now: Duration) {
         gate.succeeded(now: now)
         pending = nil
+        unwritten = 0
+        openAt = now
         wrappedBy = kekVersion
         replaceAt = now + lifetime()
     }
 
     /// No epoch could be made yet, for a reason that has nothing to do with the KMS.
     public mutating func notOpened() { gate.notAsked() }
+
+    /// The KMS has made an epoch, but it could not be written down: the KMS is not asked for another one at every attempt, but after a
+    /// second, doubling to a minute.
+    public mutating func notWritten(now: Duration) {
+        gate.succeeded(now: now)
+        openAt = now + .seconds(min(60, 1 << min(unwritten, 6)))
+        unwritten += 1
+    }
 
     /// Polling or making failed.
     public mutating func failed(_ error: KMSError, now: Duration) {

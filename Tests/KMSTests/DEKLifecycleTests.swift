@@ -231,6 +231,21 @@ private let outage = KMSError(.unreachable, .aws, "no answer")
         schedule.opened(kekVersion: "v2", now: until)
         if case .open = schedule.next(now: until) { Issue.record("opened twice") }
     }
+
+    /// A full disk, or an API server that refuses: the KMS does not have to make a DEK for every attempt.
+    @Test func asksRarelyWhileNothingCanBeWritten() {
+        var schedule = EpochSchedule(now: .zero, age: nil, kekVersion: nil, generator: Dice(state: 3))
+        var asked = 0
+        for halfSecond in 0..<7200 {
+            let now = Duration.milliseconds(500 * halfSecond)
+            guard case .open = schedule.next(now: now) else { continue }
+            asked += 1
+            schedule.notWritten(now: now)
+        }
+        #expect((60...70).contains(asked), "\(asked) in an hour")
+        schedule.opened(kekVersion: "1", now: hour)
+        #expect(schedule.next(now: hour) == .poll)
+    }
 }
 
 /// A thousand nodes that started together and have the same KMS.

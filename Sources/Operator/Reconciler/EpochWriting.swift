@@ -163,7 +163,7 @@ extension LeaderSession {
                 note: "epoch \(number), wrapped by version \(blob.kekVersion) of the KEK: \(text(reason))")
             return .milliseconds(10)
         } catch {
-            schedule.notOpened()
+            schedule.notWritten(now: clock.now())
             board.count(.epochs, isSuccess: false)
             if error.code == .alreadyExists { keeper.isFresh = false }
             say("cannot write epoch \(number): \(error.message)", &keeper, level: .warning)
