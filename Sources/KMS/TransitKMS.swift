@@ -135,9 +135,19 @@ public struct TransitKMS: KeyManagementService {
     private func call(_ method: String, _ path: String, _ body: JSONWriter?) async throws(KMSError)
         -> JSONDocument.Value
     {
-        try await channel.withFreshCredential(tokens) { (token) throws(KMSError) in
+        var refused: BearerToken?
+        return try await channel.withFreshCredential(tokens) { (token) throws(KMSError) in
             let answer = try await channel.send(request(method, path, body, token))
-            guard answer.status == 200 else { throw await refusal(answer, token) }
+            guard answer.status == 200 else {
+                let error = await refusal(answer, token)
+                guard error.kind == .expiredToken else { throw error }
+                // Of a moment ago, and refused like the one before: it may not even look at itself, as without the default policy.
+                if let refused, refused.value != token.value {
+                    throw KMSError(.denied, .openbao, "a new token is refused, too. Check the policy for \(kekID).")
+                }
+                refused = token
+                throw error
+            }
             return try channel.json(answer)
         }
     }

@@ -57,6 +57,23 @@ import Testing
         #expect(error.kind == kind, "\(error)")
     }
 
+    /// Tokens without Vault's default policy may not look at themselves: that tells no expired one from one that may not decrypt.
+    @Test func aNewTokenThatIsRefusedIsDenied() async throws {
+        let logins = Mutex(0)
+        let error = try await unwrapError(.openbao) { request in
+            if request.target.hasSuffix("/login") {
+                let number = logins.withLock {
+                    $0 += 1
+                    return $0
+                }
+                return .json(#"{"auth":{"client_token":"s.\#(number)","lease_duration":3600}}"#)
+            }
+            return .answer(403, body: #"{"errors":["permission denied"]}"#)
+        }
+        #expect(error.kind == .denied, "\(error)")
+        #expect(logins.withLock { $0 } == 2)
+    }
+
     /// A token in an answer that is not what it should be.
     @Test(arguments: ProviderFixture.all.map(\.provider), [201, 203, 206])
     func unusualSuccessesTellNoToken(_ provider: KMSProvider, _ status: Int) async throws {
