@@ -64,7 +64,7 @@ let package = Package(
             name: "CloudIdentity", dependencies: ["Secrets", crypto, cryptoExtras, http, logging] + nio,
             swiftSettings: swiftSettings),
         .target(
-            name: "KMS", dependencies: ["Secrets", "CloudIdentity", crypto, cryptoExtras, http, logging],
+            name: "KMS", dependencies: ["Secrets", "CloudIdentity", "Keys", crypto, cryptoExtras, http, logging],
             swiftSettings: swiftSettings),
 
         // The Kubernetes API: list, watch, apply, lease. Kubeconfig files are read with Debian's libyaml.

@@ -35,7 +35,7 @@ public struct EncryptionNode: Sendable, Hashable, Codable {
     }
 
     /// Where the protection of an endpoint stands.
-    public enum State: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum State: String, Sendable, Hashable, Choice {
         /// Encrypts and decrypts.
         case ready
         /// Ends: accepts clear text and encrypted packets until all nodes have acknowledged it.
@@ -61,7 +61,7 @@ public struct EncryptionNode: Sendable, Hashable, Codable {
 }
 
 /// What happens with clear text from and to a protected endpoint where there should be none.
-public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
+public enum Mode: String, Sendable, Hashable, Choice {
     /// Dropped.
     case strict
     /// Passed and counted: for roll-outs.
@@ -69,7 +69,7 @@ public enum Mode: String, Sendable, Hashable, Codable, CaseIterable {
 }
 
 /// Who on the network between the nodes may read the L4 headers of packets from and to a protected endpoint.
-public enum Headers: String, Sendable, Hashable, Codable, CaseIterable {
+public enum Headers: String, Sendable, Hashable, Choice {
     /// Everybody: ports and flags are authenticated, but in clear.
     case visible
     /// Nobody: whole packets are encrypted, at the cost of more bytes.

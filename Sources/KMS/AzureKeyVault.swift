@@ -1,6 +1,7 @@
 public import CloudIdentity
 internal import Crypto
 internal import FoundationEssentials
+public import Keys
 public import Secrets
 internal import Synchronization
 
@@ -17,7 +18,7 @@ internal import Synchronization
 /// Nodes need `keys/unwrapKey`; whoever makes epochs needs `keys/wrapKey` and `keys/get`.
 public final class AzureKeyVault: KeyManagementService {
     /// How the vault wraps.
-    public enum Algorithm: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum Algorithm: String, Sendable, Hashable, Choice {
         /// RSA keys.
         case rsaOAEP256 = "RSA-OAEP-256"
         /// AES keys of Managed HSM.

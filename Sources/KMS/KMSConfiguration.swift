@@ -1,3 +1,5 @@
+public import Keys
+
 /// The `kms` section of the configuration. docs/kms.md shows one for every provider.
 ///
 /// Only the chosen provider's section is needed. Endpoints can be overridden here and nowhere else: no environment variable
@@ -42,7 +44,7 @@ public struct KMSConfiguration: Sendable, Hashable, Codable {
         /// Where credentials come from.
         public struct Identity: Sendable, Hashable, Codable {
             /// The kinds of sources.
-            public enum Source: String, Sendable, Hashable, Codable, CaseIterable {
+            public enum Source: String, Sendable, Hashable, Choice {
                 /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
                 case environment
                 /// IRSA.
@@ -76,7 +78,7 @@ public struct KMSConfiguration: Sendable, Hashable, Codable {
         /// Where tokens come from.
         public struct Identity: Sendable, Hashable, Codable {
             /// The kinds of sources.
-            public enum Source: String, Sendable, Hashable, Codable, CaseIterable {
+            public enum Source: String, Sendable, Hashable, Choice {
                 /// The metadata server of the instance, or of GKE.
                 case metadata
                 /// Workload identity federation.
@@ -115,7 +117,7 @@ public struct KMSConfiguration: Sendable, Hashable, Codable {
         /// Where tokens come from.
         public struct Identity: Sendable, Hashable, Codable {
             /// The kinds of sources.
-            public enum Source: String, Sendable, Hashable, Codable, CaseIterable {
+            public enum Source: String, Sendable, Hashable, Choice {
                 /// IMDS.
                 case managedIdentity = "managed-identity"
                 /// A federated credential.
@@ -150,7 +152,7 @@ public struct KMSConfiguration: Sendable, Hashable, Codable {
         /// Where tokens come from.
         public struct Identity: Sendable, Hashable, Codable {
             /// The kinds of sources.
-            public enum Source: String, Sendable, Hashable, Codable, CaseIterable {
+            public enum Source: String, Sendable, Hashable, Choice {
                 /// A file that something else keeps fresh.
                 case token
                 /// Kubernetes authentication with the projected token.

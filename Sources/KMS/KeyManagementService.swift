@@ -1,3 +1,4 @@
+public import Keys
 public import Secrets
 
 /// Who holds the KEK, and what can be asked of it. Five providers implement it: `LocalKMS`, `AWSKMS`, `GoogleKMS`,
@@ -31,7 +32,7 @@ public protocol KeyManagementService: Sendable {
 }
 
 /// The providers, as `KMS_PROVIDER` names them.
-public enum KMSProvider: String, Sendable, Hashable, CaseIterable, Codable {
+public enum KMSProvider: String, Sendable, Hashable, Choice {
     /// A KEK in a file.
     case local
     /// AWS Key Management Service.

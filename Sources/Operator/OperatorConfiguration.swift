@@ -1,6 +1,6 @@
 public import Cluster
 public import KMS
-internal import Keys
+public import Keys
 public import Netlink
 
 /// The operator's configuration file. docs/configuration.md has every key.
@@ -25,7 +25,7 @@ public struct OperatorConfiguration: Sendable, Hashable, Codable {
     public var logLevel: String?
 
     /// Where packets are encrypted.
-    public enum AttachMode: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum AttachMode: String, Sendable, Hashable, Choice {
         /// At the pod's own interface.
         case pod
         /// At the node's interface, outside of everything that replaces addresses. Not built yet.
