@@ -127,6 +127,7 @@ extension AgentConfiguration: Checked {
         if let window = replayWindow, !(64...8192).contains(window) || window.nonzeroBitCount != 1 {
             throw InvalidValue("replayWindow", "\(window) is out of range; expected a power of two from 64 to 8192")
         }
+        if let listen { try checkListen(listen, "listen") }
         let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
         if let logLevel, !levels.contains(logLevel) {
             throw InvalidValue(

@@ -72,6 +72,21 @@ public func checkNodeID(_ id: NodeID, _ key: String) throws(InvalidValue) {
     }
 }
 
+/// Throws unless it is an address and a port to listen on.
+public func checkListen(_ text: String, _ key: String) throws(InvalidValue) {
+    guard hostAndPort(text) != nil else {
+        throw InvalidValue(key, "\"\(text)\" is no address; expected one like 0.0.0.0:9402 or [::]:9402")
+    }
+}
+
+/// Host and port of a text such as `0.0.0.0:9402` and `[::]:9402`; nil: it is none.
+public func hostAndPort(_ text: String) -> (host: String, port: Int)? {
+    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
+    var host = text[..<colon]
+    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+    return (host.isEmpty ? "0.0.0.0" : String(host), Int(port))
+}
+
 func checkAddresses(_ addresses: [IPAddress], _ key: String) throws(InvalidValue) {
     guard !addresses.isEmpty else { throw InvalidValue(key, "is empty; expected one address or more") }
     guard Set(addresses).count == addresses.count else { throw InvalidValue(key, "holds an address twice") }

@@ -95,6 +95,19 @@ extension OperatorConfiguration: Checked {
                 throw InvalidValue(key, "\(value) is out of range; expected \(range.lowerBound) to \(range.upperBound)")
             }
         }
+        let deadline = election.renewDeadlineSeconds ?? 10
+        guard deadline < election.leaseDurationSeconds ?? 15 else {
+            throw InvalidValue(
+                "leaderElection.renewDeadlineSeconds",
+                "\(deadline) is not less than leaseDurationSeconds, \(election.leaseDurationSeconds ?? 15); a leader has to stop before others may start"
+            )
+        }
+        guard (election.retryPeriodSeconds ?? 2) * 2 <= deadline else {
+            throw InvalidValue(
+                "leaderElection.retryPeriodSeconds",
+                "\(election.retryPeriodSeconds ?? 2) is more than half of renewDeadlineSeconds, \(deadline)")
+        }
+        if let listen { try checkListen(listen, "listen") }
         do throws(InvalidValue) {
             try ClusterPlan.cluster(id: .random(), strictCIDRs: [], epochs: epochs ?? Epochs()).check()
         } catch {

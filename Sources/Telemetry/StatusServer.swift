@@ -1,3 +1,5 @@
+internal import Cluster
+internal import Glibc
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
@@ -33,8 +35,11 @@ public final class StatusServer: Sendable {
     ///
     /// - Parameter address: such as `0.0.0.0:9402` or `[::]:9402`.
     public init(address: String, _ respond: @escaping Responder) async throws {
-        let (host, port) = try Self.parse(address)
-        channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        guard let (host, port) = hostAndPort(address) else {
+            throw AddressError(
+                description: "\"\(address)\" is no address; expected one like 0.0.0.0:9402 or [::]:9402")
+        }
+        let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelOption(.backlog, value: 16)
             .childChannelInitializer { channel in
@@ -45,27 +50,21 @@ public final class StatusServer: Sendable {
                     try pipeline.addHandler(Handler(respond))
                 }
             }
-            .bind(host: host, port: port).get()
+        do {
+            channel = try await bootstrap.bind(host: host, port: port).get()
+        } catch {
+            let why = (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(error)"
+            throw AddressError(description: "cannot listen on \(address): \(why)")
+        }
     }
 
     /// Stops listening.
     public func stop() async { try? await channel.close() }
 
-    /// An address that is none.
+    /// An address that cannot be listened on.
     public struct AddressError: Error, CustomStringConvertible {
         /// For people.
         public let description: String
-    }
-
-    /// Host and port of a text such as `0.0.0.0:9402` and `[::]:9402`.
-    public static func parse(_ address: String) throws(AddressError) -> (host: String, port: Int) {
-        guard let colon = address.lastIndex(of: ":"), let port = UInt16(address[address.index(after: colon)...]) else {
-            throw AddressError(
-                description: "\"\(address)\" is no address; expected one like 0.0.0.0:9402 or [::]:9402")
-        }
-        var host = address[..<colon]
-        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-        return (host.isEmpty ? "0.0.0.0" : String(host), Int(port))
     }
 
     private final class Handler: ChannelInboundHandler {

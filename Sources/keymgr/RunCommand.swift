@@ -105,6 +105,8 @@ struct RunCommand: AsyncParsableCommand {
             try await group.run()
         } catch let error as KubernetesSource.NumberChanged {
             throw program.failure("\(error)")
+        } catch let error as StatusServer.AddressError {
+            throw program.failure("\(file.path): listen: \(error)")
         }
         await setup.client?.shutdown()
         logger.notice("stopped; the datapath goes on")

@@ -65,8 +65,8 @@ struct RunCommand: AsyncParsableCommand {
             try await group.run()
         } catch let error as KubernetesError {
             throw program.configuration("\(options.path): \(error.message)")
-        } catch let error as ListenError {
-            throw program.failure(error.description)
+        } catch let error as StatusServer.AddressError {
+            throw program.failure("\(options.path): listen: \(error)")
         }
         await client.shutdown()
         logger.notice("stopped")
@@ -89,14 +89,10 @@ private struct OperatorService: ServiceLifecycle.Service {
     func run() async throws {
         var server: StatusServer?
         if let listen = configuration.listen {
-            do {
-                server = try await StatusServer(address: listen) { path in
-                    await worker.answer(path).map { StatusServer.Answer($0.status, $0.body) }
-                }
-                logger.info("listening", metadata: ["address": "\(listen)"])
-            } catch {
-                throw ListenError(description: "listen: cannot listen on \(listen): \(error)")
+            server = try await StatusServer(address: listen) { path in
+                await worker.answer(path).map { StatusServer.Answer($0.status, $0.body) }
             }
+            logger.info("listening", metadata: ["address": "\(listen)"])
         }
         let task = Task<Void, any Error> { [worker] in try await worker.run() }
         try await withTaskCancellationOrGracefulShutdownHandler {
@@ -106,8 +102,4 @@ private struct OperatorService: ServiceLifecycle.Service {
         }
         await server?.stop()
     }
-}
-
-private struct ListenError: Error, CustomStringConvertible {
-    let description: String
 }

@@ -244,6 +244,17 @@ import Testing
         #expect(problem("{\(kms), \"strictCIDRs\": [\"10.0.0.1/8\"]}")?.contains("strictCIDRs") == true)
         #expect(problem("{\(kms), \"epochs\": {\"lifetimeSeconds\": 5}}")?.contains("epochs.lifetimeSeconds") == true)
         #expect(problem("{\(kms), \"clusterDomain\": \".local\"}")?.contains("clusterDomain") == true)
+        #expect(problem("{\(kms), \"attachMode\": \"x\"}")?.contains("expected one of pod, uplink") == true)
+        #expect(problem("{\(kms), \"listen\": \"x\"}")?.contains("listen: \"x\" is no address") == true)
+        // Each may stand for itself, and still not fit the defaults of the others.
+        for (key, value) in [
+            ("leaseDurationSeconds", 10), ("renewDeadlineSeconds", 15), ("renewDeadlineSeconds", 3),
+            ("retryPeriodSeconds", 6),
+        ] {
+            #expect(
+                problem("{\(kms), \"leaderElection\": {\"\(key)\": \(value)}}")?.hasPrefix("leaderElection.") == true)
+        }
+        #expect(problem("{\(kms), \"leaderElection\": {\"retryPeriodSeconds\": 5}}") == nil)
         #expect(problem("{}")?.contains("kms") == true)
     }
 

@@ -1,3 +1,4 @@
+import Cluster
 import Foundation
 import Telemetry
 import Testing
@@ -23,13 +24,24 @@ import Testing
                 """)
     }
 
-    @Test func addresses() throws {
-        #expect(try StatusServer.parse("0.0.0.0:9402") == ("0.0.0.0", 9402))
-        #expect(try StatusServer.parse("[::]:80") == ("::", 80))
-        #expect(try StatusServer.parse(":1") == ("0.0.0.0", 1))
+    @Test func addresses() async throws {
+        #expect(try #require(hostAndPort("0.0.0.0:9402")) == ("0.0.0.0", 9402))
+        #expect(try #require(hostAndPort("[::]:80")) == ("::", 80))
+        #expect(try #require(hostAndPort(":1")) == ("0.0.0.0", 1))
         for wrong in ["", "x", "1.2.3.4", "1.2.3.4:70000", "1.2.3.4:-1"] {
-            #expect(throws: StatusServer.AddressError.self) { try StatusServer.parse(wrong) }
+            #expect(hostAndPort(wrong) == nil)
+            await #expect(throws: StatusServer.AddressError.self) {
+                try await StatusServer(address: wrong) { _ in nil }
+            }
         }
+    }
+
+    /// 192.0.2.1 is for documents: no machine has it.
+    @Test func addressOfSomebodyElse() async {
+        let error = await #expect(throws: StatusServer.AddressError.self) {
+            try await StatusServer(address: "192.0.2.1:9402") { _ in nil }
+        }
+        #expect(error?.description == "cannot listen on 192.0.2.1:9402: Cannot assign requested address")
     }
 
     @Test(.timeLimit(.minutes(1))) func answers() async throws {
