@@ -117,8 +117,14 @@ public struct RuntimeDirectory: Sendable {
 public struct RuntimeLock: ~Copyable, Sendable {
     private let fd: Int32
 
-    /// Takes the lock, or throws who holds it.
-    public init(_ directory: RuntimeDirectory) throws(FileError) {
+    /// Somebody else holds the lock. For people.
+    public struct Held: Error, CustomStringConvertible {
+        /// Who, and what to do.
+        public let description: String
+    }
+
+    /// Takes the lock, or throws ``Held`` with who holds it. Another error is a file's.
+    public init(_ directory: RuntimeDirectory) throws {
         let path = "\(directory.path)/lock"
         let fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o640)
         guard fd >= 0 else { throw FileError("open", path, errno: errno) }
@@ -129,8 +135,9 @@ public struct RuntimeLock: ~Copyable, Sendable {
             var buffer = [UInt8](repeating: 0, count: 16)
             let count = max(0, pread(fd, &buffer, buffer.count, 0))
             let holder = String(decoding: buffer[..<count], as: UTF8.self)
-            throw FileError(
-                "another ebpf-xdp-keymgr\(holder.isEmpty ? "" : " (process \(holder))") works with \(directory.path); stop it first, or give this one a runtimeDirectory and a pinPath of its own"
+            throw Held(
+                description:
+                    "another ebpf-xdp-keymgr\(holder.isEmpty ? "" : " (process \(holder))") works with \(directory.path); stop it first, or give this one a runtimeDirectory and a pinPath of its own"
             )
         }
         self.fd = fd

@@ -27,10 +27,12 @@ struct DetachCommand: AsyncParsableCommand {
     func run() async throws {
         let configuration = try file.read()
         let lock: RuntimeLock
-        do throws(FileError) {
+        do {
             lock = try RuntimeLock(RuntimeDirectory(path: configuration.runtime))
-        } catch {
+        } catch let error as RuntimeLock.Held {
             throw program.running("\(error)")
+        } catch {
+            throw program.configuration("\(file.path): runtimeDirectory: \(error)")
         }
         do throws(DatapathError) {
             try Datapath.removeAll(

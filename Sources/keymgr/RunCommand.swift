@@ -54,10 +54,12 @@ struct RunCommand: AsyncParsableCommand {
             throw program.configuration("\(file.path): runtimeDirectory: \(error)")
         }
         let lock: RuntimeLock
-        do throws(FileError) {
+        do {
             lock = try RuntimeLock(directory)
-        } catch {
+        } catch let error as RuntimeLock.Held {
             throw program.running("\(error)")
+        } catch {
+            throw program.configuration("\(file.path): runtimeDirectory: \(error)")
         }
         let setup: Setup
         do throws(ConfigurationError) {
