@@ -122,8 +122,12 @@ extension LocalKMS {
         func problem(_ what: String) -> KMSError { KMSError(.misconfigured, .local, "KEK file \(path) \(what)") }
         let fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard fd >= 0 else {
-            throw problem(
-                errno == EEXIST ? "exists already; it is never overwritten" : "cannot be made: \(errorText(errno))")
+            switch errno {
+            case EEXIST: throw problem("exists already; it is never overwritten")
+            case ENOENT:
+                throw problem("cannot be made: its folder does not exist; make that first")
+            default: throw problem("cannot be made: \(errorText(errno))")
+            }
         }
         defer { close(fd) }
         let digits = Array("0123456789abcdef".utf8)

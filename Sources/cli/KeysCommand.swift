@@ -44,36 +44,49 @@ struct KeysCommand: AsyncParsableCommand {
             help: "Pod addresses: packets of protected pods to unknown ones of these are dropped. May be repeated.")
         var strictCIDRs: [String] = []
 
+        func validate() throws {
+            if clusterDirectory == nil, !strictCIDRs.isEmpty {
+                throw ValidationError("--strict-cidr needs --cluster-directory")
+            }
+            do throws(IPParseError) {
+                _ = try prefixes()
+            } catch {
+                throw ValidationError("--strict-cidr: \(error)")
+            }
+        }
+
+        private func prefixes() throws(IPParseError) -> [IPPrefix] {
+            try strictCIDRs.map { text throws(IPParseError) in try IPPrefix(text) }
+        }
+
         func run() async throws {
             // The KEK and the first DEK are made in this process.
             _ = ProcessHardening.apply()
             do {
-                try makeKEKFile()
-                if let clusterDirectory {
-                    try await makeCluster(clusterDirectory)
-                } else if !strictCIDRs.isEmpty {
-                    throw ValidationError("--strict-cidr needs --cluster-directory")
-                }
+                try await makeKEKFile()
+                if let clusterDirectory { try await makeCluster(clusterDirectory) }
             } catch let error as KMSError {
                 throw Failure.exit("keys init: \(error.message)")
             } catch let error as FileError {
                 throw Failure.exit("keys init: \(error)")
-            } catch let error as IPParseError {
-                throw ValidationError("--strict-cidr: \(error)")
             } catch let error as EpochOpening.Refusal {
                 throw Failure.exit("keys init: \(error)")
             }
         }
 
-        private func makeKEKFile() throws {
+        private func makeKEKFile() async throws {
             var status = stat()
-            guard lstat(kekFile, &status) != 0 else { return print("kept \(kekFile)") }
+            guard lstat(kekFile, &status) != 0 else {
+                // Whatever is there: only a KEK file is of use.
+                try await LocalKMS(kekFile: kekFile).checkHealth()
+                return print("kept \(kekFile)")
+            }
             try LocalKMS.createKEKFile(at: kekFile)
             print("made \(kekFile)")
         }
 
         private func makeCluster(_ path: String) async throws {
-            let prefixes = try strictCIDRs.map { try IPPrefix($0) }
+            let prefixes = try prefixes()
             for folder in [path] + ObjectKind.allCases.compactMap(\.folder).map({ "\(path)/\($0)" }) {
                 guard mkdir(folder, 0o750) == 0 || errno == EEXIST else {
                     throw FileError("make", folder, errno: errno)
@@ -88,6 +101,14 @@ struct KeysCommand: AsyncParsableCommand {
             }
             var reader = DirectoryReader(path: path)
             let snapshot = reader.scan()
+            if let cluster = snapshot.cluster, !prefixes.isEmpty, Set(cluster.strictCIDRs) != Set(prefixes) {
+                let present =
+                    cluster.strictCIDRs.isEmpty
+                    ? "none" : "\(cluster.strictCIDRs.map(\.description).joined(separator: ", "))"
+                throw Failure.exit(
+                    "keys init: \(path)/cluster.json was there already, and its strictCIDRs (\(present)) are not those that were given; change them there"
+                )
+            }
             guard snapshot.epochs.isEmpty, snapshot.isComplete(.epochs) else { return print("kept \(path)/epochs") }
             let epoch = try await EpochOpening(directory: path, kms: LocalKMS(kekFile: kekFile)).open(snapshot)
             print("made \(path)/epochs/\(epoch.number).json")
