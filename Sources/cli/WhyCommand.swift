@@ -21,8 +21,8 @@ struct WhyCommand: ParsableCommand {
 
             EXIT STATUS
               0 encrypted, or between pods of this node; 1 nothing is loaded or it cannot be read (the reason is on standard error); \
-            2 some of it passes in clear; 3 some of it is dropped; 4 this node cannot say: no end is a protected pod of it, or no pod \
-            has this name; 64 wrong arguments
+            2 some of it passes in clear; 3 some of it is dropped; 4 this node cannot say: no end is a protected pod of it, no pod has \
+            this name, or there is nobody to talk to; 64 wrong arguments
             """)
 
     @Argument(help: "An address, or a pod of this node: namespace/name, name or UID.")

@@ -131,15 +131,17 @@ struct Inquiry {
                 paths += between(one, other) + between(other, one)
             }
         }
-        return report(first + second, paths)
+        return report(first + second, paths, isBetweenTwo: true)
     }
 
     /// About packets of one end and whoever.
     func report(_ addresses: [IPAddress]) -> WhyReport {
-        report(addresses, addresses.flatMap { toAll($0) })
+        report(addresses, addresses.flatMap { toAll($0) }, isBetweenTwo: false)
     }
 
-    private func report(_ addresses: [IPAddress], _ paths: [WhyReport.Path]) -> WhyReport {
+    private func report(
+        _ addresses: [IPAddress], _ paths: [WhyReport.Path], isBetweenTwo: Bool
+    ) -> WhyReport {
         let ends = addresses.map(end)
         var notes: [String] = []
         for end in ends where end.isAttached == false {
@@ -156,12 +158,21 @@ struct Inquiry {
         }
         var outcome = paths.map(\.outcome).max() ?? .elsewhere
         if paths.isEmpty {
-            let isUnprotected = addresses.count == 1 && ends.allSatisfy { $0.place == .unpublished }
-            outcome = isUnprotected ? .clear : .elsewhere
-            notes.append(
-                isUnprotected
-                    ? "no node has published it: what protected pods exchange with it is not encrypted"
-                    : "no protected pod of this node is an end of this: run the command on the node of one")
+            let note: String
+            if addresses.count == 1, let end = ends.first, end.place == .unpublished {
+                outcome = end.isInStrictCIDR ? .dropped : .clear
+                note =
+                    end.isInStrictCIDR
+                    ? "no node has published it: strict pods drop what they would exchange with it (unknown_peer)"
+                    : "no node has published it: what protected pods exchange with it is not encrypted"
+            } else if !ends.contains(where: { $0.place == .here }) {
+                note = "no protected pod of this node is an end of this: run the command on the node of one"
+            } else if isBetweenTwo {
+                note = "no packet goes this way: both ends are the same, or have no addresses of one family"
+            } else {
+                note = "no other node has published a pod that it could talk to"
+            }
+            notes.append(note)
         } else if ends.contains(where: { $0.isAttached == false }) {
             outcome = max(outcome, .clear)
         }
