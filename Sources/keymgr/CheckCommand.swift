@@ -55,6 +55,13 @@ struct CheckCommand: AsyncParsableCommand {
             where node.id == nodeID && name != setup.node {
                 report(.error, "\(file.path): nodeID: \(node.id) is the number of \(name); each node needs its own")
             }
+            for (name, endpoint) in snapshot.endpoints.sorted(by: { $0.key < $1.key })
+            where endpoint.node != setup.node && snapshot.nodes[endpoint.node] == nil {
+                report(
+                    .warning,
+                    "\(place)endpoints/\(name).json: node: nothing is known of \(endpoint.node); has its daemon never run, or is this name misspelt?"
+                )
+            }
         case .kubernetes, nil:
             place = ""
             do {
@@ -65,6 +72,11 @@ struct CheckCommand: AsyncParsableCommand {
             }
         }
         for problem in snapshot.problems.sorted() { report(problem.severity, "\(place)\(problem)") }
+        if let cluster = snapshot.cluster, snapshot.isComplete(.epochs) {
+            let decision = EpochDecision.decide(
+                cluster: cluster, epochs: snapshot.epochs, nodes: Array(snapshot.nodes.values), now: .now())
+            for problem in decision.problems.sorted() { report(problem.severity, "\(place)\(problem)") }
+        }
         do throws(KMSError) {
             try await kms.checkHealth()
             if let cluster = snapshot.cluster {
