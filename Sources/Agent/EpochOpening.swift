@@ -34,7 +34,7 @@ public struct EpochOpening: Sendable {
         guard decision.live.count < 2 else {
             throw Refusal(
                 description:
-                    "epochs \(decision.live[0]) and \(decision.live[1]) are both live; wait until \(decision.live[0]) has ended (--wait does)",
+                    "epochs \(decision.live[0]) and \(decision.live[1]) are both live; wait until \(decision.live[0]) has ended",
                 isTemporary: true)
         }
         // A first epoch that no node has installed yet is live alone; a second one beside it would be of no use, but does no harm.

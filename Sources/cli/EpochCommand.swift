@@ -76,7 +76,9 @@ struct EpochCommand: AsyncParsableCommand {
             } catch let error as KMSError {
                 throw Failure.exit("epoch open: \(error)")
             } catch let error as EpochOpening.Refusal {
-                throw Failure.exit("epoch open: \(error)", code: error.isTemporary ? 75 : 1)
+                throw Failure.exit(
+                    "epoch open: \(error)\(error.isTemporary ? " (--wait does)" : "")", code: error.isTemporary ? 75 : 1
+                )
             } catch let error as FileError {
                 let hint = error.errno == EEXIST ? "; somebody else has just opened it" : ""
                 throw Failure.exit("epoch open: \(error)\(hint)")
@@ -98,7 +100,10 @@ struct EpochCommand: AsyncParsableCommand {
                 do {
                     return try await opening.open(directory.scan())
                 } catch let error as EpochOpening.Refusal {
-                    guard wait, error.isTemporary, .now() < deadline else { throw error }
+                    guard wait, error.isTemporary else { throw error }
+                    guard .now() < deadline else {
+                        throw Failure.exit("epoch open: after \(timeout) s still: \(error)", code: 75)
+                    }
                     try await Task.sleep(for: .milliseconds(50))
                 }
             }
@@ -154,15 +159,18 @@ struct EpochCommand: AsyncParsableCommand {
                 cluster: cluster, epochs: snapshot.epochs, nodes: Array(snapshot.nodes.values), now: .now())
             let list = AgentStatus.epochs(snapshot.epochs, states: decision.states, nodes: snapshot.nodes)
             switch output {
-            case .json: print(String(decoding: try ObjectCoding.encode(list), as: UTF8.self), terminator: "")
+            case .json: try writeAll(ObjectCoding.encode(list))
             case .text:
-                print(row("EPOCH", "STATE", "ENDS", "HELD BY", "NOT BY"))
+                var lines = [row("EPOCH", "STATE", "ENDS", "HELD BY", "NOT BY")]
                 for epoch in list {
-                    print(
+                    // Nobody shall hold it any more.
+                    let isOver = epoch.state == .ended || epoch.state == .expired
+                    lines.append(
                         row(
                             "\(epoch.number)", epoch.state.rawValue, "\(epoch.notAfter)", names(epoch.acknowledgedBy),
-                            names(epoch.missing)))
+                            names(isOver ? [] : epoch.missing)))
                 }
+                try writeAll(Array((lines.joined(separator: "\n") + "\n").utf8))
             }
         }
 
