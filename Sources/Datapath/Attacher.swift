@@ -134,8 +134,12 @@ extension Attacher {
             throw error
         } catch {
             let hint =
-                hook.isXDP && [EBUSY, EEXIST].contains(((error as? BPFError)?.errno) ?? 0)
-                ? " (another XDP program is attached there: remove it first)" : ""
+                switch (error as? BPFError)?.errno {
+                case EBUSY where hook.isXDP, EEXIST where hook.isXDP:
+                    " (another XDP program is attached there: remove it first)"
+                case EEXIST: " (it is attached there already: does another endpoint name the same interface?)"
+                default: ""
+                }
             throw DatapathError(.failed, "pod \(pod): \(error)\(hint)")
         }
     }
