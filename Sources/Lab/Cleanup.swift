@@ -2,8 +2,8 @@ internal import Dispatch
 internal import Glibc
 internal import Synchronization
 
-/// What must be undone when the process ends, however it ends: normally, by an error, or by SIGINT or SIGTERM. (After a SIGKILL, the
-/// next lab clears away what it finds: `Lab.removeAbandoned`.)
+/// What must be undone when the process ends, however it ends: normally, by an error, or by SIGINT, SIGTERM, or SIGHUP as when a
+/// terminal is closed. (After a SIGKILL, the next lab clears away what it finds: `Lab.removeAbandoned`.)
 final class Cleanup: Sendable {
     static let shared = Cleanup()
 
@@ -15,12 +15,16 @@ final class Cleanup: Sendable {
     }
     private let state = Mutex(State())
 
-    /// Registers an action. From the first one on, SIGINT and SIGTERM run all actions and then end the process.
+    /// Registers an action. From the first one on, these signals run all actions and then end the process.
     func add(_ action: @escaping @Sendable () -> Void) -> Int {
         state.withLock { state in
             if state.sources.isEmpty {
-                for number in [SIGINT, SIGTERM] {
-                    Glibc.signal(number, SIG_IGN)
+                for number in [SIGINT, SIGTERM, SIGHUP] {
+                    let before = Glibc.signal(number, SIG_IGN)
+                    // nohup(1)
+                    if number == SIGHUP, unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self) {
+                        continue
+                    }
                     let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
                     source.setEventHandler { [unowned self] in
                         runAll()

@@ -35,7 +35,7 @@ extension EndToEnd {
             #expect(leftovers(of: name).isEmpty)
         }
 
-        @Test("SIGTERM in the middle of a demo leaves nothing", arguments: [SIGTERM, SIGINT])
+        @Test("A signal in the middle of a demo leaves nothing", arguments: [SIGTERM, SIGINT, SIGHUP])
         func signals(_ signal: Int32) throws {
             let root = try #require(Python.repository)
             let log = "/tmp/xe-signal-\(getpid())"
