@@ -1,5 +1,6 @@
 public import Datapath
 internal import FoundationEssentials
+public import Keys
 public import Netlink
 
 /// What the CNI plugin asks keymgr: one line of JSON over the unix socket, answered by one line.
@@ -47,7 +48,7 @@ public struct CNIRequest: Sendable, Hashable, Codable {
     public var valid: [String]?
 
     /// Pods of which nothing can be known: the runtime passes no annotations, and the API server does not answer.
-    public enum UnknownPods: String, Sendable, Hashable, Codable, CaseIterable {
+    public enum UnknownPods: String, Sendable, Hashable, Choice {
         /// They start.
         case allow
         /// They do not.

@@ -1,6 +1,7 @@
 internal import Cluster
 internal import Datapath
 internal import FoundationEssentials
+internal import Keys
 internal import Netlink
 
 /// The CNI plugin: chained behind the plugin that makes the pod's interface, it lets a pod that shall be protected start only when its
@@ -96,7 +97,7 @@ public struct CNIPlugin {
     }
 
     /// What happens while keymgr does not answer.
-    enum OnDaemonAbsent: String, Codable, CaseIterable {
+    enum OnDaemonAbsent: String, Choice {
         /// Pods that are to be protected do not start; others do.
         case refuseProtected = "refuse-protected"
         /// No pod starts.
