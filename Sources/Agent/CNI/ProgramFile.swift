@@ -48,7 +48,7 @@ enum ProgramFile {
         while true {
             let got = pread(first, &a, a.count, offset)
             guard got > 0 else { return got == 0 }
-            guard pread(second, &b, got, offset) == got, a[..<got] == b[..<got] else { return false }
+            guard pread(second, &b, got, offset) == got, memcmp(a, b, got) == 0 else { return false }
             offset += off_t(got)
         }
     }
