@@ -14,7 +14,8 @@ struct DemoCommand: ParsableCommand {
             namespaces and removes them at the end.
 
             EXIT STATUS
-              0 all expectations hold, 1 one does not, or something failed (the reason is on standard error)
+              0 all expectations hold, 1 one does not, or something failed (the reason is on standard error), \
+            64 wrong arguments
             """)
 
     enum Output: String, ExpressibleByArgument, CaseIterable {
@@ -34,6 +35,14 @@ struct DemoCommand: ParsableCommand {
     @Flag(
         help: "On Kubernetes: operator and two keymgrs on an API server stand-in, a VirtualService, pods that start.")
     var kubernetes = false
+
+    func validate() throws {
+        let known = ["aws", "gcp", "azure", "openbao"]
+        if let kms, !known.contains(kms) {
+            throw ValidationError("--kms \(kms) is not known; expected one of \(known.joined(separator: ", "))")
+        }
+        if kms != nil, kubernetes { throw ValidationError("--kms and --kubernetes do not go together") }
+    }
 
     func run() throws {
         let started = ContinuousClock.now
