@@ -160,7 +160,7 @@ struct {
 
 /*
  * Devices by which packets of our protected pods come into the host's namespace: the host's ends of their veths, and bridges that have
- * nothing but veths. Key and value are the interface index. This kind of map, because the kernel takes a device out when it goes: a
+ * nothing else for ports. Key and value are the interface index. This kind of map, because the kernel takes a device out when it goes: a
  * later one with the same index is not in it.
  */
 struct {

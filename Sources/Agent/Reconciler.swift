@@ -164,7 +164,7 @@ public struct Reconciler {
     private static func problem(_ bridge: OpenBridge) -> Problem {
         Problem(
             .warning, "bridge \(bridge.name)",
-            "is not for pods alone: \(bridge.reason). What strict pods of this node send each other through the bridge's own address is dropped as spoofed: it cannot be told from what comes from the network"
+            "is not for protected pods alone: \(bridge.reason). What strict pods of this node send each other through the bridge's own address is dropped as spoofed: it cannot be told from what comes from the network or from another pod"
         )
     }
 

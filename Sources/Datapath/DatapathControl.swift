@@ -64,7 +64,7 @@ public struct DatapathState: Sendable, Equatable {
     public var strictCIDRs: Set<IPPrefix>
     /// By name. Each says whether it is whole.
     public var attachments: [String: Attachment]
-    /// Bridges that pods are ports of and that are not for pods alone.
+    /// Bridges that protected pods are ports of and that are not for them alone.
     public var openBridges: [OpenBridge] = []
 
     /// Makes a value of its parts.

@@ -62,8 +62,8 @@ struct HostEnds: Sendable {
     }
 }
 
-/// A bridge that protected pods are ports of and that leads elsewhere, too. What is routed from it may have come from the network, so
-/// that it is not taken for what a pod has sent.
+/// A bridge that protected pods are ports of and that leads elsewhere, too. What is routed from it may have come from the network or from
+/// another pod, so that it is not taken for what a protected pod has sent.
 public struct OpenBridge: Sendable, Hashable, Codable {
     /// Such as cni0.
     public var name: String
@@ -81,8 +81,8 @@ extension HostEnds {
     /// Devices around protected pods, as the kernel has them at one moment.
     struct Survey {
         /// The devices that the kernel may name as the one by which a packet of a pod came in: the host's end, and the bridge that it
-        /// belongs to, when the packet is for the bridge's own address and is routed from there. Only a bridge of pods and nothing else:
-        /// if it has a port to the network, what comes from there is routed under the bridge's name, too.
+        /// belongs to, when the packet is for the bridge's own address and is routed from there. Only a bridge of protected pods and
+        /// nothing else: what comes by any other port is routed under the bridge's name, too.
         private(set) var sources: Set<Int32> = []
         /// The bridges that are not among them, by name.
         private(set) var openBridges: [OpenBridge] = []
@@ -99,7 +99,7 @@ extension HostEnds {
             let uplinks = Self.uplinks(try socket.routes())
             for master in links where masters.contains(master.index) {
                 let ports = links.filter { $0.masterIndex == master.index }
-                if let reason = Self.whyOpen(master, ports, ends, uplinks, &socket) {
+                if let reason = Self.whyOpen(master, ports, ends, uplinks) {
                     openBridges.append(OpenBridge(name: master.name, reason: reason))
                 } else {
                     sources.insert(master.index)
@@ -115,35 +115,20 @@ extension HostEnds {
             }
         }
 
-        /// Why a bridge does not lead to pods alone; nil: it does, as far as can be seen.
+        /// Why a bridge does not lead to protected pods alone; nil: it does.
         ///
-        /// That all ports are veths is not enough: where a node is a container itself, its way to the network is a veth as well.
+        /// What is routed from a bridge has the bridge's name, whichever port it came by. So every port must be the host's end of a
+        /// protected pod: another pod can say that it is its neighbour as well as somebody in the network can.
         private static func whyOpen(
-            _ bridge: Link, _ ports: [Link], _ ends: Set<Int32>, _ uplinks: Set<Int32>, _ socket: inout RouteSocket
+            _ bridge: Link, _ ports: [Link], _ ends: Set<Int32>, _ uplinks: Set<Int32>
         ) -> String? {
             if uplinks.contains(bridge.index) { return "the node itself reaches the network by it" }
-            for port in ports where !ends.contains(port.index) {
-                guard port.kind == "veth" else { return "its port \(port.name) is no veth" }
-                if uplinks.contains(port.index) {
-                    return "the node itself reaches the network by its port \(port.name)"
-                }
-                guard let peerIndex = port.peerIndex else { continue }
-                guard let namespace = port.peerNamespaceID else {
-                    return "the other end of its port \(port.name) is in the host's own network"
-                }
-                do throws(NetlinkError) {
-                    // The other end of a pod's veth is its interface; that of an uplink is a port of something in turn.
-                    if let peer = try socket.link(index: peerIndex, namespaceID: namespace), peer.masterIndex != nil {
-                        return "the other end of its port \(port.name) is a port of another bridge"
-                    }
-                } catch {
-                    // Its namespace is going, or another one got its number: no packet comes from there.
-                    guard [EINVAL, ENOENT].contains(error.errno) else {
-                        return "the other end of its port \(port.name) cannot be looked at: \(error)"
-                    }
-                }
+            let others = ports.filter { !ends.contains($0.index) }
+            if let port = others.first(where: { $0.kind != "veth" }) { return "its port \(port.name) is no veth" }
+            if let port = others.first(where: { uplinks.contains($0.index) }) {
+                return "the node itself reaches the network by its port \(port.name)"
             }
-            return nil
+            return others.first.map { "its port \($0.name) leads to no protected pod" }
         }
     }
 }

@@ -19,28 +19,18 @@ public struct RouteSocket {
         try link(index: index, name: nil, operation: "read interface \(index)")
     }
 
-    /// A device of another namespace, by this one's number for that, or nil when there is none. Its own numbers are that namespace's.
-    public mutating func link(index: Int32, namespaceID: Int32) throws(NetlinkError) -> Link? {
-        try link(
-            index: index, name: nil, namespaceID: namespaceID,
-            operation: "read interface \(index) of namespace \(namespaceID)")
-    }
-
     /// A device by name, or nil when there is none.
     public mutating func link(name: String) throws(NetlinkError) -> Link? {
         guard (1..<Int(IFNAMSIZ)).contains(name.utf8.count) else { return nil }
         return try link(index: 0, name: name, operation: "read interface \(name)")
     }
 
-    private mutating func link(
-        index: Int32, name: String?, namespaceID: Int32? = nil, operation: String
-    ) throws(NetlinkError) -> Link? {
+    private mutating func link(index: Int32, name: String?, operation: String) throws(NetlinkError) -> Link? {
         var payload = Payload()
         var header = ifinfomsg()
         header.ifi_index = index
         payload.append(header)
         if let name { payload.attribute(Int32(IFLA_IFNAME), text: name) }
-        if let namespaceID { payload.attribute(Int32(IFLA_TARGET_NETNSID), UInt32(bitPattern: namespaceID)) }
         do {
             let answer = try transport.exchange(
                 type: UInt16(RTM_GETLINK), flags: 0, payload: payload.bytes, operation: operation)

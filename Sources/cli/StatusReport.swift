@@ -73,7 +73,7 @@ struct StatusReport: Encodable {
     var pods: [Pod]
     var peers: [Peer]
     var verdicts: [VerdictCount]
-    /// Bridges that pods are ports of and that are not for pods alone.
+    /// Bridges that protected pods are ports of and that are not for them alone.
     var openBridges: [OpenBridge]
     /// What somebody should look at, as the daemon has written last.
     var problems: [Problem]
@@ -205,7 +205,7 @@ extension StatusReport {
         var lines = problems.map(\.description)
         // The daemon tells of these as well, while it runs.
         for bridge in openBridges where !problems.contains(where: { $0.object == "bridge \(bridge.name)" }) {
-            lines.append("bridge \(bridge.name): is not for pods alone: \(bridge.reason)")
+            lines.append("bridge \(bridge.name): is not for protected pods alone: \(bridge.reason)")
         }
         if let daemonUpdated, Timestamp.now().milliseconds(since: daemonUpdated) > 150_000 {
             lines.append(

@@ -162,8 +162,7 @@ struct LocalTests {
                 "link add br0 type bridge", "link add br1 type bridge",
                 // Kernels have one or the other.
                 "link add lan0 type dummy 2> /dev/null || ip -n \(node.node) link add lan0 type vxlan id 4 dstport 4789",
-                "link add other0 type veth peer name other1 netns \(node.podNamespace)", "link set other0 master br0",
-                "link set lan0 master br1",
+                "link add other0 type veth peer name other1 netns \(node.podNamespace)", "link set lan0 master br1",
             ] {
                 try #require(shell("ip -n \(node.node) \(line)") != nil, "\(line)")
             }
@@ -180,66 +179,40 @@ struct LocalTests {
                 #expect(try datapath.attach(node.pod).isWhole)
                 #expect(hostEnds.present() == Set(expected), "\(bridge)")
             }
-            // A port to the network comes later: noticed at the next look.
+            // A port to the network comes later, or to a pod that is not protected: noticed at the next look.
             try #require(shell("ip -n \(node.node) link set host0 master br0") != nil)
-            _ = try datapath.state()
+            for (port, reason) in [("lan0", "is no veth"), ("other0", "leads to no protected pod")] {
+                #expect(try datapath.state().openBridges == [])
+                #expect(hostEnds.present() == [host, index("br0")])
+                try #require(shell("ip -n \(node.node) link set \(port) master br0") != nil)
+                let open = try datapath.state().openBridges
+                #expect(open == [OpenBridge(name: "br0", reason: "its port \(port) \(reason)")])
+                #expect(hostEnds.present() == [host])
+                #expect(hostEnds.openBridges() == open)
+                try #require(shell("ip -n \(node.node) link set \(port) nomaster") != nil)
+            }
+            // The node's own way to the network.
+            try #require(shell("ip -n \(node.node) addr add 10.9.0.1/24 dev br0") != nil)
+            try #require(shell("ip -n \(node.node) link set br0 up") != nil)
+            for (add, delete) in [
+                ("route add default via 10.9.0.254 dev br0", "route del default"),
+                (
+                    "route add 10.50.0.0/16 nexthop via 10.9.0.253 nexthop via 10.9.0.254",
+                    "route del 10.50.0.0/16"
+                ),
+            ] {
+                try #require(shell("ip -n \(node.node) \(add)") != nil, "\(add)")
+                let reason = "the node itself reaches the network by it"
+                #expect(try datapath.state().openBridges == [OpenBridge(name: "br0", reason: reason)], "\(add)")
+                #expect(hostEnds.present() == [host])
+                try #require(shell("ip -n \(node.node) \(delete)") != nil, "\(delete)")
+            }
+            // A network that is on the bridge itself.
+            try #require(shell("ip -n \(node.node) -6 route add fd50::/16 dev br0") != nil)
+            #expect(try datapath.state().openBridges == [])
             #expect(hostEnds.present() == [host, index("br0")])
-            try #require(shell("ip -n \(node.node) link set lan0 master br0") != nil)
-            _ = try datapath.state()
-            #expect(hostEnds.present() == [host])
             try datapath.detach(name: node.pod.name)
             #expect(hostEnds.present() == [])
-        }
-    }
-
-    /// A node that is a container itself has a veth for its uplink, too.
-    @Test func bridgesWhoseUplinkIsAVeth() throws {
-        let node = try TestNode()
-        let outside = node.podNamespace + "-out"
-        try #require(shell("ip netns add \(outside)") != nil)
-        defer { shell("ip netns del \(outside)") }
-        try node.inNode {
-            func ip(_ line: String, in namespace: String? = nil) throws {
-                try #require(shell("ip -n \(namespace ?? node.node) \(line)") != nil, "\(line)")
-            }
-            try ip("link add br0 type bridge")
-            try ip("addr add 10.9.0.1/24 dev br0")
-            try ip("link add up0 type veth peer name port0 netns \(outside)")
-            for line in ["link set br0 up", "link set up0 up", "link set host0 master br0", "link set up0 master br0"] {
-                try ip(line)
-            }
-            let datapath = try Datapath(options: node.options)
-            let hostEnds = HostEnds(pins: Pins(root: node.options.pinPath))
-            _ = try datapath.attach(node.pod)
-            let (host, bridge) = (Int32(if_nametoindex("host0")), Int32(if_nametoindex("br0")))
-            func expect(open reason: String?, _ what: String) throws {
-                let state = try datapath.state()
-                #expect(state.openBridges.map(\.name) == (reason == nil ? [] : ["br0"]), "\(what)")
-                #expect(state.openBridges.first?.reason.contains(reason ?? "") != false, "\(state.openBridges)")
-                #expect(hostEnds.present() == (reason == nil ? [host, bridge] : [host]), "\(what)")
-                #expect(hostEnds.openBridges() == state.openBridges)
-            }
-            // As another pod's it looks like this.
-            try expect(open: nil, "a veth whose other end is nobody's port")
-            // Outside it is a port in turn.
-            try ip("link add br9 type bridge", in: outside)
-            try ip("link set port0 master br9", in: outside)
-            try expect(open: "is a port of another bridge", "a port at both ends")
-            try ip("link set port0 nomaster", in: outside)
-            try expect(open: nil, "no more")
-            // The node's own way to the network.
-            try ip("route add default via 10.9.0.254 dev br0")
-            try expect(open: "the node itself reaches the network by it", "a default route by the bridge")
-            try ip("route del default")
-            try ip("route add 10.50.0.0/16 nexthop via 10.9.0.253 nexthop via 10.9.0.254")
-            try expect(open: "the node itself reaches the network by it", "several next hops by the bridge")
-            try ip("route del 10.50.0.0/16")
-            try ip("-6 route add fd50::/16 dev br0")
-            try expect(open: nil, "a network that is on the bridge itself")
-            // Both ends in the host's own network.
-            try ip("link add in0 type veth peer name in1")
-            try ip("link set in0 master br0")
-            try expect(open: "in the host's own network", "a veth within the host")
         }
     }
 

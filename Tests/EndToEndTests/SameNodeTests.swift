@@ -25,27 +25,48 @@ extension EndToEnd {
             }
         }
 
-        /// Sends packets under the address of a neighbour of the pod, from the link or (`onVeth`) as the host itself, and waits for
-        /// their verdict.
+        /// Who says that he is a neighbour of the pod.
+        private enum Forger {
+            case network
+            /// On the host's end of the pod's veth.
+            case host
+            /// Another pod of the node, to this device of the host's namespace.
+            case pod(Lab.Pod, by: String)
+        }
+
+        /// Sends packets under the address of a neighbour of the pod, and waits for their verdict.
         private func forge(
-            _ bench: Bench, source: Lab.Pod? = nil, _ name: String, family: Int, count: Int, onVeth: Bool = false,
-            verdict: String = "spoofed", _ what: String
+            _ bench: Bench, source: Lab.Pod? = nil, _ name: String, family: Int, count: Int,
+            as forger: Forger = .network, verdict: String = "spoofed", _ what: String
         ) throws {
             let (lab, receiver) = (bench.lab, bench.nodes[1])
             let pod = receiver.pods[0]
-            let place = onVeth ? receiver : bench.nodes[0]
-            let mac =
-                onVeth
-                ? try lab.hardwareAddress(of: pod.interface, in: pod.namespace)
-                : try lab.hardwareAddress(of: receiver.uplink, in: receiver.namespace)
+            let (place, interface, mac, options): (Namespace, String, String, [String]) =
+                switch forger {
+                case .network:
+                    (
+                        bench.nodes[0].namespace, bench.nodes[0].uplink,
+                        try lab.hardwareAddress(of: receiver.uplink, in: receiver.namespace), []
+                    )
+                case .host:
+                    (
+                        receiver.namespace, pod.hostInterface,
+                        try lab.hardwareAddress(of: pod.interface, in: pod.namespace), ["--once"]
+                    )
+                case .pod(let other, by: let device):
+                    (
+                        other.namespace, other.interface,
+                        try lab.hardwareAddress(of: device, in: receiver.namespace), []
+                    )
+                }
             let before = try bench.encryption.verdicts(receiver)
             let output = try lab.require(
                 [
                     Python.interpreter, try Python.script("inject.py"), "same-node", "--keys", bench.encryption.keys,
-                    "--interface", onVeth ? pod.hostInterface : place.uplink, "--mac", mac, "--from", "1", "--to", "2",
+                    "--interface", interface, "--mac", mac, "--from", "1", "--to", "2",
                     "--source", (source ?? receiver.pods[1]).address(family: family), "--destination",
                     pod.address(family: family), "--protocol", name, "--count", "\(count)",
-                ] + (onVeth ? ["--once"] : []), in: place.namespace, seconds: 300)
+                ] + options, in: place, seconds: 300)
             #expect(output.contains("\"expected\": {\"spoofed\": \(count)}"), "\(output)")
             var counted = Verdicts(packets: [:])
             try? wait(for: "the verdicts", until: .seconds(5)) {
@@ -79,7 +100,7 @@ extension EndToEnd {
                     // Under its own address, and as the host itself, which no pod is.
                     let pod = bench.nodes[1].pods[0]
                     try forge(bench, source: pod, "udp", family: family, count: 100, "its own address")
-                    try forge(bench, "tcp", family: family, count: 100, onVeth: true, "on the veth")
+                    try forge(bench, "tcp", family: family, count: 100, as: .host, "on the veth")
                 }
                 for (traffic, stream) in streams { expectUnharmed(try traffic.finish(stream)) }
                 let counted = try bench.encryption.verdicts(bench.nodes[1]).since(before[1])
@@ -129,6 +150,37 @@ extension EndToEnd {
                     }
                 }
                 expectClean(try bench.decoding { try bench.traffic().run("file", family: 6, "--bytes", "300000") })
+            }
+        }
+
+        @Test("A pod without protection, on the same bridge")
+        func unprotectedNeighbour() throws {
+            try Lab.with(Lab.Plan(nodes: 2, podsPerNode: 3)) { lab in
+                let node = lab.nodes[1]
+                let stranger = node.pods[2]
+                try bridge(lab, node)
+                let encryption = try Encryption(lab)
+                try encryption.start()
+                let bench = Bench(lab: lab, encryption: encryption)
+                try encryption.refreshKeys()
+                try setReversePathFilter(0, bench)
+                encryption.withdraw(stranger)
+                try wait(for: "\(stranger.name) to be let go", until: .seconds(20)) {
+                    try encryption.object(node)?.endpoints.count == 2
+                        && encryption.allPins(node).count { $0.hasSuffix("/local") } == 2
+                }
+                // What goes from port to port is not concerned.
+                let inside = try neighbours(bench)
+                try connectDirectly(lab, node)
+                let before = try bench.verdicts()
+                for family in [4, 6] { try inside.run("file", family: family, "--bytes", "1000000") }
+                #expect(try bench.drops(since: before) == [:])
+                for family in [4, 6] {
+                    for name in ["udp", "tcp", "echo"] {
+                        let forger = Forger.pod(stranger, by: "br0")
+                        try forge(bench, name, family: family, count: 100, as: forger, "by the bridge's address")
+                    }
+                }
             }
         }
 
