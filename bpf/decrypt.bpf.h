@@ -65,12 +65,25 @@ XE_SUBPROGRAM int xe_take_back(struct xdp_md *ctx, struct xe_scratch *s)
 	return 0;
 }
 
+/*
+ * Marks an authentic packet's counter as seen. Not when its key has been taken away meanwhile: the key's windows may be gone, too, and then it
+ * may have been seen. Returns 0 or the verdict that refuses it.
+ */
+XE_INLINE __u32 xe_accept(const struct xe_association *association, const struct xe_window_key *key,
+			  struct xe_window *window, __u64 counter, __u32 size)
+{
+	__u32 verdict = xe_replay_mark(key, window, counter, size);
+
+	return !verdict && xe_association_id(association) != key->association ? XE_DROP_NO_KEY : verdict;
+}
+
 /* Verifies and decrypts a packet under the key that its SPI names. Returns XE_DECRYPTED or why it has to be dropped. */
 XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s,
 				  struct xe_association *association, struct xe_lane *lane)
 {
 	struct xe_packet *p = &s->packet;
 	struct xe_config *settings = xe_only(config);
+	__u64 id = xe_association_id(association);
 	struct xe_hash_key *hash_key = association->hash_key;
 	struct bpf_crypto_ctx *cipher = association->cipher;
 	struct xe_window_key window_key;
@@ -84,7 +97,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 
 	if (!settings)
 		return XE_FAULT_MAP;
-	if (!cipher || !hash_key)
+	if (!cipher || !hash_key || id == 0)
 		return XE_DROP_NO_KEY;
 	if (len < XE_SHIM_LEN)
 		return XE_DROP_MALFORMED;
@@ -111,7 +124,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		s->text_len = p->text_len - XE_SHIM_LEN;
 	}
 	counter = bpf_be64_to_cpu(iv) & XE_COUNTER_MAX;
-	window_key.association = association->id;
+	window_key.association = id;
 	window_key.lane = bpf_be64_to_cpu(iv) >> 48;
 	if (counter == 0)
 		return XE_DROP_MALFORMED;
@@ -135,7 +148,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 	if (xe_gcm_decrypt(s, cipher, text, xe_data_end(ctx, skb)))
 		return XE_FAULT_CIPHER;
 	if (xe_unlikely(p->tunnel)) {
-		verdict = xe_replay_mark(&window_key, window, counter, size);
+		verdict = xe_accept(association, &window_key, window, counter, size);
 		if (!verdict)
 			verdict = xe_tunnel(give, ctx, skb, s);
 		xe_gcm_wipe_text(s);
@@ -152,7 +165,7 @@ XE_INLINE __u32 xe_decrypt_packet(void *ctx, const int skb, struct xe_scratch *s
 		verdict = XE_DROP_CHECKSUM;
 	else
 		/* Only now: a copy that was spoilt on the way must not use up the IV of the good one behind it. */
-		verdict = xe_replay_mark(&window_key, window, counter, size);
+		verdict = xe_accept(association, &window_key, window, counter, size);
 	if (verdict) {
 		if (text)
 			xe_take_back(ctx, s);

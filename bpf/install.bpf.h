@@ -65,13 +65,13 @@ XE_INLINE int xe_install_key(struct xe_install *request)
 	hash_key = bpf_kptr_xchg(&association->hash_key, hash_key);
 	if (hash_key)
 		xe_drop(hash_key);
-	association->id = __sync_fetch_and_add(&settings->last_association, 1) + 1;
 	association->spi = spi;
 	association->peer_node = request->peer_node;
 	association->engine = XE_ENGINE_ECB;
 	__builtin_memcpy(association->key_id, key_id, sizeof(key_id));
 	if ((index >> 1 & 1) == XE_RECEIVE && bpf_map_update_elem(&spis, &spi, &index, BPF_ANY))
 		return -XE_ENOMEM;
+	__sync_lock_test_and_set(&association->id, __sync_fetch_and_add(&settings->last_association, 1) + 1);
 	/* From here on packets use it. */
 	__sync_lock_test_and_set(&association->epoch, epoch);
 	return 0;
@@ -87,6 +87,7 @@ XE_INLINE int xe_remove_key(__u32 index)
 	if (!association)
 		return -XE_EINVAL;
 	__sync_lock_test_and_set(&association->epoch, 0);
+	__sync_lock_test_and_set(&association->id, 0);
 	spi = association->spi;
 	owner = bpf_map_lookup_elem(&spis, &spi);
 	if (owner && *owner == index)
@@ -97,7 +98,6 @@ XE_INLINE int xe_remove_key(__u32 index)
 	hash_key = bpf_kptr_xchg(&association->hash_key, NULL);
 	if (hash_key)
 		xe_drop(hash_key);
-	association->id = 0;
 	association->spi = 0;
 	association->engine = XE_ENGINE_NONE;
 	association->peer_node = 0;

@@ -5,11 +5,11 @@
 
 #include "maps.bpf.h"
 
-/* The next IV counter of this CPU's lane under a key; 0 when it is used up. */
-XE_INLINE __u64 xe_next_counter(struct xe_lane *lane, const struct xe_association *association, __u32 parity)
+/* The next IV counter of this CPU's lane under the key `id`; 0 when it is used up. */
+XE_INLINE __u64 xe_next_counter(struct xe_lane *lane, __u64 id, __u32 parity)
 {
-	if (lane->association[parity] != association->id) {
-		lane->association[parity] = association->id;
+	if (lane->association[parity] != id) {
+		lane->association[parity] = id;
 		lane->counter[parity] = 0;
 	}
 	if (lane->counter[parity] >= XE_COUNTER_MAX)
@@ -32,7 +32,7 @@ XE_INLINE __u32 xe_take_iv(struct xe_scratch *s, __u32 slot, struct xe_sending *
 	struct xe_association *association;
 	struct xe_lane *lane = bpf_map_lookup_elem(&lanes, &slot);
 	__u32 index, parity;
-	__u64 counter, iv;
+	__u64 counter, iv, id;
 
 	if (!settings || !lane)
 		return XE_FAULT_MAP;
@@ -41,18 +41,22 @@ XE_INLINE __u32 xe_take_iv(struct xe_scratch *s, __u32 slot, struct xe_sending *
 	association = bpf_map_lookup_elem(&associations, &index);
 	if (!association)
 		return XE_FAULT_MAP;
+	id = xe_association_id(association);
 	with->cipher = association->cipher;
 	with->hash_key = association->hash_key;
 	with->lane = lane;
 	if (settings->sending == 0 || association->epoch != settings->sending || !with->cipher || !with->hash_key)
 		return XE_DROP_NO_KEY;
-	counter = xe_next_counter(lane, association, parity);
+	counter = xe_next_counter(lane, id, parity);
+	s->packet.spi = association->spi;
+	/* Taken away meanwhile: what was read above may be another key's, and the counter may have started again. */
+	if (id == 0 || xe_association_id(association) != id)
+		return XE_DROP_NO_KEY;
 	if (counter == 0)
 		return XE_DROP_EXHAUSTED;
 	iv = bpf_cpu_to_be64((__u64)bpf_get_smp_processor_id() << 48 | counter);
 	with->iv = iv;
-	s->packet.spi = association->spi;
-	s->nonce[0] = association->spi | iv << 32;
+	s->nonce[0] = s->packet.spi | iv << 32;
 	s->nonce[1] = iv >> 32;
 	return 0;
 }

@@ -212,6 +212,21 @@ struct {
 	__uint(max_entries, 1);
 } scratch SEC(".maps");
 
+/*
+ * Which key is here; 0: none. Keys come and go under the eyes of running programs. An id is never used twice, comes last and goes first
+ * (install.bpf.h), so that all that was read of an association, and of what its id names, belongs together if the id is the same before and
+ * after.
+ */
+XE_INLINE __u64 xe_association_id(const struct xe_association *association)
+{
+	__u64 id;
+
+	xe_barrier();
+	id = *(const volatile __u64 *)&association->id;
+	xe_barrier();
+	return id;
+}
+
 /* The only value of an array with one entry. */
 #define xe_only(map)                                                                                                   \
 	({                                                                                                             \

@@ -61,11 +61,11 @@ XE_INLINE int xe_take_cipher(__u32 index)
 	cipher = bpf_kptr_xchg(&to->cipher, cipher);
 	if (cipher)
 		bpf_crypto_ctx_release(cipher);
-	to->id = from->id;
 	to->spi = from->spi;
 	to->engine = from->engine;
 	to->peer_node = from->peer_node;
 	__builtin_memcpy(to->key_id, from->key_id, sizeof(to->key_id));
+	__sync_lock_test_and_set(&to->id, from->id);
 	return 0;
 }
 
