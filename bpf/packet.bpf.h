@@ -354,6 +354,8 @@ XE_INLINE enum xe_kind xe_parse(void *ctx, const int skb, struct xe_packet *p)
 	__u16 type;
 
 	p->frame_len = xe_frame_len(ctx, skb);
+	__builtin_memset(&p->source, 0, sizeof(p->source));
+	__builtin_memset(&p->destination, 0, sizeof(p->destination));
 	p->problem = 0;
 	p->spi = 0;
 	p->text_len = 0;

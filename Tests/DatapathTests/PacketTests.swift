@@ -318,6 +318,31 @@ struct PacketTests {
         #expect(sent.verdict == .encrypted)
     }
 
+    /// A frame that has no addresses is not told of under those of the one before.
+    @Test func dropsOfFramesWithoutAddresses() async throws {
+        try nodes.receiver.setStrictEtherType(true)
+        let events = try nodes.receiver.dropEvents()
+        let wire = nodes.wire(.udp, .ipv4, 100, counter: 1)
+        var other = wire
+        other.replaceSubrange(12..<14, with: [0x88, 0xcc])
+        var version = wire
+        version[Frames.etherLength] = 0x65
+        try onCPU(0) {
+            for (frame, verdict) in [(other, Verdict.dropEtherType), (version, .dropMalformed)] {
+                _ = try nodes.receiver.judge(wire, with: .decrypt)
+                #expect(try nodes.receiver.judge(frame, with: .decrypt).verdict == verdict)
+            }
+        }
+        var told: [DropEvent] = []
+        for await event in events where event.verdict != .dropReplay {
+            told.append(event)
+            if told.count == 2 { break }
+        }
+        #expect(told.map(\.verdict) == [.dropEtherType, .dropMalformed])
+        let none = try IPAddress("::")
+        for event in told { #expect(event.source == none && event.destination == none, "\(event)") }
+    }
+
     /// 2,000 frames of noise behind headers that lead to the parser's corners.
     @Test func noiseNeverFaults() throws {
         var random = SystemRandomNumberGenerator()
