@@ -15,6 +15,10 @@ XE_INLINE __u32 xe_receive_cleartext(const struct xe_packet *p, const struct xe_
 	/* Damaged or changed on the way: its addresses mean nothing. */
 	if (p->problem == XE_DROP_CHECKSUM)
 		return XE_DROP_CHECKSUM;
+	/* To nobody that is known, a strict peer sends nothing into a strict CIDR: see xe_send_policy. */
+	if (!destination && (source->flags & (XE_ENDPOINT_STRICT | XE_ENDPOINT_WITHDRAWING)) == XE_ENDPOINT_STRICT &&
+	    xe_in_strict_cidr(&p->destination))
+		return XE_DROP_UNKNOWN_PEER;
 	/* The other end of this packet is not protected: nothing was to be encrypted. */
 	if (!destination || !(destination->flags & XE_ENDPOINT_LOCAL))
 		return XE_PASS_UNPROTECTED;

@@ -138,6 +138,13 @@ struct PolicyTests {
             #expect(
                 try receive(nodes, frame(family, from: inStrictCIDR, to: mine))
                     == (isStrict ? .dropUnknownPeer : .passUnknownPeer))
+            // To an address that is nobody's, such as a subnet's broadcast address: what the peer would not have sent.
+            let nobody = try IPAddress(family == .ipv4 ? "10.9.2.255" : "fd00:9:2::ff")
+            let group = try IPAddress(family == .ipv4 ? "224.0.0.251" : "ff02::fb")
+            #expect(
+                try receive(nodes, frame(family, from: family.pod(1), to: nobody))
+                    == (isStrict ? .dropUnknownPeer : .passUnprotected))
+            #expect(try receive(nodes, frame(family, from: family.pod(1), to: group)) == .passUnprotected)
             // Known SPI, bad tag: dropped in both modes.
             var forged = nodes.wire(.tcp, family, 100, counter: 2)
             forged[forged.count - 1] ^= 0x80

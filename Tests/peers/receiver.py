@@ -56,7 +56,7 @@ class Receiver:
         sender = self.node_of.get(source)
         to_us = self.node_of.get(destination) == self.number
         if sender is None:
-            if to_us and any(ipaddress.ip_address(source) in cidr for cidr in self.strict_cidrs):
+            if to_us and self.in_strict_cidr(source):
                 raise wire.Refused("unknown_peer")
             return "pass_unprotected"
         if sender == self.number:
@@ -65,7 +65,7 @@ class Receiver:
         try:
             packet = wire.parse(frame, verify="ip")
         except wire.Refused as refused:
-            return self.cleartext(to_us, refused.reason)
+            return self.cleartext(destination, refused.reason)
         if wire.is_tunnel(packet, self.keys):
             spi, iv, _ = wire.psp(packet)
             if sender not in {key.sender for key in self.keys[spi]}:
@@ -74,7 +74,7 @@ class Receiver:
             spi = int.from_bytes(packet.payload[:4], "big") if len(packet.payload) >= 4 else 0
             senders = {key.sender for key in self.keys.get(spi, ())}
             if not senders:
-                return self.cleartext(to_us, None)
+                return self.cleartext(destination, None)
             if sender not in senders:
                 raise wire.Refused("spoofed")
             if len(packet.payload) < wire.SHIM:
@@ -102,10 +102,14 @@ class Receiver:
             raise wire.Refused("malformed")
         return header[8:24], header[24:40]
 
-    @staticmethod
-    def cleartext(to_us, problem):
+    def in_strict_cidr(self, address):
+        return any(ipaddress.ip_address(address) in cidr for cidr in self.strict_cidrs)
+
+    def cleartext(self, destination, problem):
         if problem == "checksum":  # its addresses mean nothing
             raise wire.Refused("checksum")
-        if not to_us:
+        if destination not in self.node_of and self.in_strict_cidr(destination):
+            raise wire.Refused("unknown_peer")
+        if self.node_of.get(destination) != self.number:
             return "pass_unprotected"
         raise wire.Refused("malformed" if problem == "malformed" else "cleartext")
