@@ -180,6 +180,16 @@ def test_rights_are_no_more_than_they_should_be():
             assert rule.get("resourceNames") or rule["verbs"] == ["create"], "rights in a namespace are for objects by name"
 
 
+def test_the_operator_may_delete_what_it_deletes():
+    """Nothing else fails for long when that right is missing: objects pile up."""
+    read = lambda folder: "".join(path.read_text() for path in sorted((ROOT / "Sources" / folder).rglob("*.swift")))  # noqa: E731
+    plurals = dict(re.findall(r'struct (\w+): KubernetesObject[^}]*?EncryptionAPI\.kind\("\w+", "(\w+)"\)', read("Cluster")))
+    deleted = {plurals[name] for name in re.findall(r"api\.delete\(\s*(\w+)\.self", read("Operator"))}
+    assert deleted == {"encryptionnodes", "encryptionepochs", "encryptedendpointslices"}
+    rights = rules(example("eks"), "ebpf-xdp-operator")
+    assert {resource for group, resource, verb in rights if group == "encryption.ebpf.xdp" and verb == "delete"} == deleted
+
+
 def test_selectors_select():
     items = by_key(example("eks"))
     for (kind, namespace, name), item in items.items():

@@ -11,6 +11,7 @@ extension LeaderSession {
         var failures = 0
         // When each slice was written last. Every node reads every write: one that changes all the time is not written all the time.
         var writtenAt: [String: Duration] = [:]
+        var complaint: KubernetesError.Code?
         while !Task.isCancelled {
             let (reports, events) = await hub.takeReports()
             for (node, report) in reports { book.update(node, report) }
@@ -36,7 +37,7 @@ extension LeaderSession {
                 acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reporting))
             }
             var tidyAt: Duration?
-            if isGood, !isCut { tidyAt = await tidy(&book, &writtenAt) }
+            if isGood, !isCut { tidyAt = await tidy(&book, &writtenAt, &complaint) }
             board.update { status in
                 status.slices = book.count
                 status.sequence = book.highest
@@ -100,7 +101,9 @@ extension LeaderSession {
     }
 
     /// Writes the slice that has waited longest, if it is time, and takes away what nobody needs any more. Returns when it is to be done again.
-    private func tidy(_ book: inout SliceBook, _ writtenAt: inout [String: Duration]) async -> Duration? {
+    private func tidy(
+        _ book: inout SliceBook, _ writtenAt: inout [String: Duration], _ complaint: inout KubernetesError.Code?
+    ) async -> Duration? {
         let begin = clock.now()
         let dirty = book.dirty.map { (name: $0, at: writtenAt[$0].map { $0 + pace.compaction } ?? .zero) }
             .sorted { ($0.at, $0.name) < ($1.at, $1.name) }
@@ -113,9 +116,18 @@ extension LeaderSession {
                 try await api.delete(EncryptedEndpointSlice.self, ObjectKey(name: name), preconditionUID: uid)
             } catch {
                 // Another one of this name is not ours to delete: it is seen, and read.
-                guard error.code == .notFound || error.code == .conflict else { break }
+                guard error.code == .notFound || error.code == .conflict else {
+                    // Once for each reason: they pile up as long as it stays.
+                    board.count(.slices, isSuccess: false)
+                    logger.log(
+                        level: complaint == error.code ? .debug : .warning, "cannot remove changes",
+                        metadata: ["object": "\(name)", "error": "\(error.message)"])
+                    complaint = error.code
+                    return clock.now() + (error.retryAfter ?? .seconds(1))
+                }
             }
             book.deleted(changes: name)
+            complaint = nil
         }
         if !book.obsolete.isEmpty { return clock.now() + pace.changes }
         let next = book.dirty.map { writtenAt[$0].map { $0 + pace.compaction } ?? .zero }.min()
