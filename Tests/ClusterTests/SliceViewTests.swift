@@ -190,6 +190,23 @@ import Testing
         #expect(change.applied(to: before, at: 6)?.report == new)
     }
 
+    @Test("A node's name may be as long in changes as in slices", arguments: [100, 101, 253])
+    func longNames(length: Int) throws {
+        let name = String(repeating: "n", count: length)
+        var new = entry(name).report
+        new.revision += 1
+        let change = try #require(NodeChange(entry(name), after: 5, to: new))
+        for spec in [slice(6, entry(name)), changes(6, change)] {
+            let json = try JSONEncoder().encode(EncryptedEndpointSlice(name: "x", spec: spec))
+            let object = try JSONDecoder().decode(EncryptedEndpointSlice.self, from: json)
+            #expect(object.spec == spec, "\(object.unreadable ?? "")")
+            json.withUnsafeBytes { bytes in
+                var reader = JSONReader(bytes)
+                #expect(((try? EncryptedEndpointSlice.read(&reader)) ?? nil)?.spec == spec)
+            }
+        }
+    }
+
     @Test func headersAloneAreAChange() throws {
         let before = entry("x")
         var new = before.report

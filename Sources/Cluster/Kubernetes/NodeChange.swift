@@ -198,7 +198,7 @@ extension NodeChange: Codable {
 extension NodeChange: Checked {
     /// Throws for the first value that cannot be. What can be seen only together with the entry that it applies to is checked then.
     public func check() throws(InvalidValue) {
-        try checkName(name, "name")
+        try checkNodeName(name, "name")
         guard after >= 1 else { throw InvalidValue("after", "\(after) is out of range; expected 1 or more") }
         guard revision != nil || (endpoints.isEmpty && removed.isEmpty && !isWholeList) else {
             throw InvalidValue("revision", "is missing, although the list changes")
