@@ -123,8 +123,32 @@ import Testing
         #expect(view.peers["y"]?.entry.report.revision == 2)
         view.put("slice-2", slice(8))
         #expect(view.peers.keys.sorted() == ["x"])
-        view.remove("slice-1")
+        view.put("slice-1", slice(9))
         #expect(view.peers.isEmpty)
+    }
+
+    @Test func aSliceThatIsLostTakesNobodyWithIt() {
+        var view = SliceView(["slice-1": slice(5, entry("x"), entry("y"), entry("z")), "slice-2": slice(6, entry("w"))])
+        view.put("changes-7", changes(7, change("x", after: 5, revision: 2, removed: ["b"])))
+        // One of them is on its way to another slice.
+        view.put("slice-2", slice(8, entry("w"), entry("z")))
+        view.remove("slice-1")
+        #expect(view.peers.keys.sorted() == ["w", "x", "y", "z"])
+        #expect(names(view, "x") == ["a", "c"])
+        #expect(view.behind.keys.sorted() == ["x", "y"])
+        view.put("changes-9", changes(9, change("x", after: 7, revision: 3, removed: ["a"])))
+        #expect(names(view, "x") == ["a", "c"])
+        // It is written again, by somebody who may have forgotten the number, in another slice as well. Who is not in it has gone.
+        var again = view
+        again.put("slice-1", slice(3, entry("x", revision: 3, ["c"])))
+        #expect(names(again, "x") == ["c"])
+        #expect(again.peers.keys.sorted() == ["w", "x", "z"] && again.behind.isEmpty)
+        view.put("slice-3", slice(4, entry("x", revision: 3, ["c"]), entry("y", ["a"])))
+        #expect(names(view, "x") == ["c"] && names(view, "y") == ["a"])
+        #expect(view.behind.isEmpty)
+        // Its number counts from then on.
+        view.put("changes-5", changes(5, change("x", after: 3, revision: 4)))
+        #expect(view.behind == ["x": 5])
     }
 
     @Test("What makes no sense together with the entry leaves the entry as it was")

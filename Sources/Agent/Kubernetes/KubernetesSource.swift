@@ -270,7 +270,7 @@ public final class KubernetesSource: ClusterSource {
             objects.problems.insert(
                 Problem(
                     .warning, "encryptedendpointslices",
-                    "changes of \(slices.view.behind.count) nodes were missed; their last good state stays in force until the operator writes their slices anew"
+                    "slices or changes of \(slices.view.behind.count) nodes are missing; their last good state stays in force until the operator writes their slices anew"
                 ))
         }
         add("encryptionepoch", epochs.problems)

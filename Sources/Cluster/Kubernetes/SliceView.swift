@@ -1,7 +1,8 @@
 /// What slices and objects of changes come to: each node as it was written last.
 ///
 /// A change applies to exactly the state that it was made for. If the one before it was missed, the node stays as it is and is `behind`, until
-/// its slice is written again; a node that is behind is never taken for gone, and nothing is concluded from it.
+/// its slice is written again; a node that is behind is never taken for gone, and nothing is concluded from it. So are the nodes of a slice
+/// that was lost.
 public struct SliceView: Sendable {
     /// A node. An object, so that views of a moment ago and of now share it: they are held side by side while things change.
     public final class Peer: Sendable {
@@ -25,7 +26,7 @@ public struct SliceView: Sendable {
 
     /// By name.
     public private(set) var peers: [String: Peer] = [:]
-    /// Nodes of which a change is missing, and the first write that did not apply.
+    /// Nodes of which a change is missing, and the first write that did not apply; 0: the slice is missing.
     public private(set) var behind: [String: Int64] = [:]
     /// The highest number of a write that is in it.
     public private(set) var sequence: Int64 = 0
@@ -86,7 +87,8 @@ public struct SliceView: Sendable {
         slices[name] = Slice(sequence: spec.sequence, nodes: spec.nodes.map(\.name))
         for entry in spec.nodes {
             let known = peers[entry.name]
-            if let known, known.at > spec.sequence {
+            // Where a slice was lost, numbers may begin anew, too.
+            if let known, known.at > spec.sequence, behind[entry.name] != 0 {
                 // Newer changes are there already.
                 if slices[known.slice]?.sequence ?? 0 <= spec.sequence { peers[entry.name] = known.moved(to: name) }
                 continue
@@ -109,14 +111,19 @@ public struct SliceView: Sendable {
     private mutating func leave(_ nodes: [String], _ name: String) {
         let present = Set(slices[name]?.nodes ?? [])
         for node in nodes where !present.contains(node) && peers[node]?.slice == name {
-            let other = slices.filter { $0.value.nodes.contains(node) }.max { $0.value.sequence < $1.value.sequence }
-            if let other {
-                peers[node] = peers[node]?.moved(to: other.key)
+            if let other = place(of: node, otherThan: name) {
+                peers[node] = peers[node]?.moved(to: other)
             } else {
                 peers[node] = nil
                 behind[node] = nil
             }
         }
+    }
+
+    /// The newest slice that has a node, beside one.
+    private func place(of node: String, otherThan name: String) -> String? {
+        slices.filter { $0.key != name && $0.value.nodes.contains(node) }
+            .max { $0.value.sequence < $1.value.sequence }?.key
     }
 
     private mutating func apply(_ change: NodeChange, at sequence: Int64) {
@@ -142,8 +149,18 @@ public struct SliceView: Sendable {
     }
 
     /// An object is gone. One of changes has done its work.
+    ///
+    /// Slices are emptied, and not deleted, by who writes them: one that is gone was lost. Its nodes have not gone with it. They stay as they
+    /// were, `behind`, until the next write says something of them.
     public mutating func remove(_ name: String) {
-        guard let slice = slices.removeValue(forKey: name) else { return }
-        leave(slice.nodes, name)
+        guard let slice = slices[name] else { return }
+        let lost = slice.nodes.filter { node in
+            guard peers[node]?.slice == name else { return false }
+            guard let other = place(of: node, otherThan: name) else { return true }
+            peers[node] = peers[node]?.moved(to: other)
+            return false
+        }
+        for node in lost { behind[node] = 0 }
+        if lost.isEmpty { slices[name] = nil }
     }
 }

@@ -108,6 +108,22 @@ import Testing
         #expect(reading?.sequence == 11 && reading?.due == 11)
     }
 
+    @Test("Nodes of a slice that was deleted stay, with what they have acknowledged, and nothing new is acknowledged")
+    func lost() {
+        var reader = KubernetesReader(name: "a")
+        let own = entry("a", report(1, revision: 2), at: 2, [(2, 2)])
+        var objects = objects([own, entry("b", report(2, applied: 9), [(1, 1)])], sequence: 10)
+        #expect(read(&reader, objects)?.snapshot.nodes["b"]?.applied["a"]?.revision == 2)
+        objects.view.remove("a")
+        objects.view.put("c", .init(sequence: 11, nodes: [entry("c", report(3), [(1, 11)])]))
+        let reading = read(&reader, objects)
+        #expect(reading?.snapshot.nodes["b"]?.applied["a"]?.revision == 2)
+        #expect(reading?.snapshot.nodes["c"] != nil && reading?.sequence == 10)
+        objects.view.put("a", .init(sequence: 12, nodes: [own]))
+        #expect(read(&reader, objects)?.snapshot.nodes.keys.sorted() == ["c"])
+        #expect(read(&reader, objects)?.sequence == 12)
+    }
+
     @Test("A node whose change was missed stays as it was, and nothing new is acknowledged")
     func missed() {
         var reader = KubernetesReader(name: "a")
