@@ -70,6 +70,15 @@ struct KubernetesReader: Sendable {
         return Reading(snapshot, sequence: sequence, due: view.due)
     }
 
+    /// After a restart, when something is missing: what was in force before still is, but for nodes that are behind. Of these it is what
+    /// is there. To say nothing instead would stop everybody's traffic with us.
+    private func inForce(_ objects: KubernetesObjects) -> Int64 {
+        if objects.hasUnreadableSlice { return 0 }
+        return objects.view.behind.keys.reduce(min(applied, objects.view.sequence)) {
+            min($0, objects.view.peers[$1]?.at ?? 0)
+        }
+    }
+
     /// Slices never go back behind what was applied: a server that has lost its newest writes for a moment would take endpoints away
     /// that other nodes rely on. Only when that stays so, it is what there is.
     private mutating func admit(
@@ -80,7 +89,7 @@ struct KubernetesReader: Sendable {
         // What cannot be read, and changes that build upon something that was missed: their nodes stay as they were.
         if objects.hasUnreadableSlice || !objects.view.behind.isEmpty {
             guard highest >= before || admitted == nil else { return admitted }
-            admitted = (objects.view, before)
+            admitted = (objects.view, admitted == nil ? inForce(objects) : before)
             return admitted
         }
         if highest < max(applied, before) {

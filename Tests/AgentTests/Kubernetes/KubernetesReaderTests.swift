@@ -108,6 +108,22 @@ import Testing
         #expect(reading?.sequence == 11 && reading?.due == 11)
     }
 
+    @Test("After a restart into a state with something missing, what others have heard is not taken back altogether")
+    func missedBeforeTheStart() {
+        var change = NodeChange(name: "b", after: 11)
+        change.revision = 3
+        for (applied, sequence) in [(Int64(12), Int64(10)), (9, 9), (0, 0)] {
+            var reader = KubernetesReader(name: "a", applied: applied)
+            var objects = objects([entry("b", report(2, revision: 1), [(1, 1)])], sequence: 10)
+            objects.view.put("changes-12", .init(sequence: 12, changes: [change]))
+            #expect(read(&reader, objects)?.sequence == sequence)
+            objects.view.put("d", .init(sequence: 13, nodes: []))
+            #expect(read(&reader, objects)?.sequence == sequence)
+            objects.view.put("a", .init(sequence: 14, nodes: [entry("b", report(2, revision: 3), [(1, 1), (3, 12)])]))
+            #expect(read(&reader, objects)?.sequence == 14)
+        }
+    }
+
     @Test("Nodes of a slice that was deleted stay, with what they have acknowledged, and nothing new is acknowledged")
     func lost() {
         var reader = KubernetesReader(name: "a")
