@@ -8,8 +8,9 @@ internal import Synchronization
 final class CNIServer: Sendable {
     typealias Handler = @Sendable (CNIRequest) async -> CNIReply
 
-    /// The most connections at a time: a node starts fewer pods at once.
-    private static let maximumConnections = 64
+    /// The most connections at a time: as many as a node has pods, which may all start at once. Others wait: who is sent away would think
+    /// that nobody is there, and let its pod start.
+    private static let maximumConnections = 512
     /// How long a request may take to arrive.
     private static let requestTimeout = Duration.seconds(5)
 
@@ -49,6 +50,10 @@ final class CNIServer: Sendable {
 
     private static func accept(_ state: State) {
         while !state.stopped.load(ordering: .acquiring) {
+            guard state.connections.load(ordering: .relaxed) < maximumConnections else {
+                usleep(10_000)
+                continue
+            }
             let fd = Glibc.accept(state.listener.fd, nil, nil)
             guard fd >= 0 else {
                 // Out of descriptors, or shut down.
@@ -56,10 +61,6 @@ final class CNIServer: Sendable {
                 continue
             }
             _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
-            guard state.connections.load(ordering: .relaxed) < maximumConnections else {
-                close(fd)
-                continue
-            }
             state.connections.add(1, ordering: .relaxed)
             let error = startThread {
                 serve(UnixSocket(owning: fd), state)

@@ -29,7 +29,7 @@ struct UnixSocket: ~Copyable, Sendable {
         guard try withAddress(temporary, { bind(made.fd, $0, $1) }) == 0 else {
             throw FileError("make socket", temporary, errno: errno)
         }
-        guard chmod(temporary, 0o600) == 0, Glibc.listen(made.fd, 64) == 0, rename(temporary, path) == 0 else {
+        guard chmod(temporary, 0o600) == 0, Glibc.listen(made.fd, 512) == 0, rename(temporary, path) == 0 else {
             let error = errno
             unlink(temporary)
             throw FileError("make socket", path, errno: error)

@@ -145,6 +145,32 @@ import Testing
         }
     }
 
+    @Test("Pods of a whole node may start at once: nobody is sent away")
+    func crowd() async throws {
+        try await withFolder { folder in
+            let path = "\(folder)/cni.sock"
+            let count = 110
+            let arrived = Mutex(0)
+            let server = try CNIServer(path: path, logger: Logger(label: "test") { _ in Quiet() }) { _ in
+                arrived.withLock { $0 += 1 }
+                // As if none could be attached before all of them are there.
+                for _ in 0..<200 where arrived.withLock({ $0 }) < count {
+                    try? await Task.sleep(for: .milliseconds(10))
+                }
+                return CNIReply(.done, isProtected: true)
+            }
+            defer { server.stop() }
+            let request = try request(patience: 10_000)
+            try await withThrowingTaskGroup(of: CNIReply.self) { group in
+                for _ in 0..<count {
+                    group.addTask { try await onThread { try CNIClient(socket: path).ask(request) } }
+                }
+                for try await reply in group { #expect(reply.isProtected) }
+            }
+            #expect(arrived.withLock { $0 } == count)
+        }
+    }
+
     @Test("Over the socket: whole requests are answered, garbage and half ones are not held against others")
     func socket() async throws {
         try await withFolder { folder in
