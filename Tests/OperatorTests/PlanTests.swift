@@ -115,6 +115,11 @@ import Testing
         // All objects were deleted, but nodes remember.
         #expect(EpochPlan.next(epochs: [], nodes: [node(1, epochs: [8, 9], sending: 8)]) == 10)
         #expect(EpochPlan.next(epochs: [.max], nodes: []) == nil)
+        // What one node says does not use up the numbers, and the next one can begin beside the newest.
+        #expect(EpochPlan.next(epochs: [4], nodes: [node(1, epochs: [4, .max], sending: .max)]) == 5)
+        #expect(EpochPlan.next(epochs: [4], nodes: [node(1, epochs: [4, 5], sending: 5)]) == 7)
+        #expect(EpochPlan.next(epochs: [4], nodes: [node(1, epochs: [4, 6], sending: 4)]) == 7)
+        #expect(EpochPlan.next(epochs: [.max - 1], nodes: [node(1, epochs: [.max], sending: 0)]) == nil)
     }
 
     @Test func whoTranslatesServices() {

@@ -44,8 +44,18 @@ public struct EpochPlan: Sendable {
     }
 
     /// The number of the next epoch: above all that were ever seen; nil when there is none left.
+    ///
+    /// Nodes may hold one whose object was deleted. What one of them says must not use up the numbers, though, nor be in the way of the next
+    /// epoch: that has to have another parity than the newest, or it could not begin before that ends.
     public static func next(epochs: some Sequence<Epoch>, nodes: some Sequence<NodeReport>) -> Epoch? {
-        let highest = nodes.reduce(epochs.max() ?? 0) { max($0, $1.sending, $1.epochs.max() ?? 0) }
-        return highest < .max ? highest + 1 : nil
+        let newest = epochs.max() ?? 0
+        let most = newest + min(.max - newest, 1 << 16)
+        let highest = nodes.reduce(newest) { highest, node in
+            node.epochs.reduce(max(highest, node.sending <= most ? node.sending : 0)) {
+                $1 <= most ? max($0, $1) : $0
+            }
+        }
+        let step: Epoch = newest == 0 || highest & 1 == newest & 1 ? 1 : 2
+        return highest <= .max - step ? highest + step : nil
     }
 }
