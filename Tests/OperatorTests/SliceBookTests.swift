@@ -48,6 +48,22 @@ import Testing
         server.values.flatMap { $0.nodes.map(\.name) }.sorted()
     }
 
+    @Test func whatANodeSaysItHasAppliedDoesNotUseUpTheNumbers() {
+        var book = SliceBook()
+        var server: [String: EncryptedEndpointSlice.Spec] = [:]
+        book.update("a", report(1, incarnation: .random(), through: 40))
+        write(&book, &server)
+        #expect(server["slice-1"]?.sequence == 41)
+        book.update("b", report(2, incarnation: .random(), through: .max))
+        write(&book, &server)
+        #expect(nodes(server) == ["a", "b"])
+        #expect(server["slice-1"]?.sequence == 42)
+        // Nor for the next leader, who reads it in the slice.
+        var next = SliceBook(server.map { EncryptedEndpointSlice(name: $0.key, spec: $0.value) })
+        write(&next, &server)
+        #expect(server["slice-1"]?.sequence == 43)
+    }
+
     @Test func nodesFillSlicesAndStay() {
         var book = SliceBook()
         var server: [String: EncryptedEndpointSlice.Spec] = [:]

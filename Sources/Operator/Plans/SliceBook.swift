@@ -120,7 +120,8 @@ public struct SliceBook: Sendable {
         highest = max(highest, object.spec?.sequence ?? 0)
         for entry in object.spec?.nodes ?? [] {
             let node = entry.name
-            highest = max(highest, entry.report.appliedThrough, entry.publishedAt)
+            highest = max(highest, entry.publishedAt)
+            seen(applied: entry.report.appliedThrough)
             slices[name]?.written.insert(node)
             if let member = members[node] {
                 // Of two slices that have a node, the one that was written last counts, and changes that are newer than it.
@@ -151,7 +152,7 @@ public struct SliceBook: Sendable {
         if let spec = object.spec {
             highest = max(highest, spec.sequence)
             for change in spec.changes ?? [] {
-                highest = max(highest, change.appliedThrough ?? 0)
+                seen(applied: change.appliedThrough ?? 0)
                 guard let member = members[change.name] else { continue }
                 homes.insert(member.home)
                 guard let entry = member.entry, member.at == change.after, member.at < spec.sequence,
@@ -186,6 +187,15 @@ public struct SliceBook: Sendable {
         urgent.formUnion(lost.slices)
     }
 
+    /// A node has seen a write with this number: of slices that were lost, it may be all that is left. Numbers that nobody can have reached say
+    /// nothing, or one node could use up what there are.
+    private mutating func seen(applied number: Int64) {
+        if number < Self.reachable { highest = max(highest, number) }
+    }
+
+    /// A thousand writes a second for thirty years.
+    private static let reachable: Int64 = 1 << 40
+
     private mutating func remember(_ name: String) {
         if formerChanges.count >= 4096 { formerChanges = [] }
         formerChanges.insert(name)
@@ -209,7 +219,7 @@ public struct SliceBook: Sendable {
 
     /// A node says something; nil: its object is gone.
     public mutating func update(_ node: String, _ report: NodeReport?) {
-        if let report { highest = max(highest, report.appliedThrough) }
+        if let report { seen(applied: report.appliedThrough) }
         guard let member = members[node] else {
             guard let report else { return }
             let cost = Self.cost(report)
