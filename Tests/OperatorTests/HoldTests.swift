@@ -142,6 +142,69 @@ import Testing
         #expect(inventory.holds.isEmpty)
     }
 
+    /// A hub that knows everything: a node with one pod that a policy selects, as its EncryptionNode says.
+    private func hub() async throws -> Hub {
+        let hub = Hub(clusterDomain: "cluster.local", clock: .system)
+        func list<O: Inventoried>(_ objects: O...) async {
+            await hub.handle(Reflector<O>.Event.reset)
+            for object in objects { await hub.handle(Reflector<O>.Event.listed(object)) }
+            await hub.handle(Reflector<O>.Event.synced)
+        }
+        for kind in WatchedKind.allCases where kind.isOptional || kind == .endpointSlices { await hub.setAbsent(kind) }
+        await list(pod("shop/a", ips: ["10.0.0.1"]))
+        await list(node("node-a", "192.168.0.10"))
+        await list(policy("p", .init()))
+        await list(
+            EncryptionNodeObject(
+                name: "node-a", spec: .init(nodeID: 1, endpoints: [try endpoint("shop/a", "10.0.0.1")])))
+        await hub.handle(Reflector<Service>.Event.synced)
+        await hub.handle(Reflector<Namespace>.Event.synced)
+        await hub.handle(Reflector<EncryptionEpochObject>.Event.synced)
+        await hub.handle(slice: .synced)
+        #expect(await hub.isSynced)
+        #expect(await hub.holds.isEmpty)
+        _ = await hub.settle(everything: true)
+        return hub
+    }
+
+    private func work(_ hub: Hub) async -> String {
+        switch await hub.nodeWork("node-a") {
+        case .none: "none"
+        case .create: "create"
+        case .write(let endpoints, _): "write \(endpoints.count)"
+        case .merge: "merge"
+        case .remove: "remove"
+        case .later: "later"
+        }
+    }
+
+    @Test func whatWasHeldForAMomentThatNobodyNoticedIsLiftedAfterIt() async throws {
+        let hub = try await hub()
+        await hub.handle(Reflector<EncryptionPolicy>.Event.deleted(key("p"), uid: nil))
+        #expect(await hub.settle().nodes == ["node-a"])
+        // Its turn comes while a watch is broken, which is mended before anybody settles.
+        await hub.handle(Reflector<Service>.Event.failing(KubernetesError(.network, "gone")))
+        #expect(await work(hub) == "merge")
+        await hub.handle(Reflector<Service>.Event.recovered)
+        #expect(await hub.settle().nodes == ["node-a"])
+        #expect(await work(hub) == "write 0")
+        // Once is enough.
+        #expect(await hub.settle().nodes.isEmpty)
+    }
+
+    @Test func aNodeThatIsGoneWhileNodesCannotBeFollowedIsLookedAtAgain() async throws {
+        let hub = try await hub()
+        await hub.handle(Reflector<EncryptionPolicy>.Event.deleted(key("p"), uid: nil))
+        await hub.handle(Reflector<Pod>.Event.deleted(key("shop/a"), uid: nil))
+        await hub.handle(Reflector<Node>.Event.deleted(key("node-a"), uid: nil))
+        await hub.handle(Reflector<EncryptionNodeObject>.Event.applied(.init(name: "node-a", spec: .init(nodeID: 1))))
+        _ = await hub.settle()
+        await hub.handle(Reflector<Node>.Event.failing(KubernetesError(.network, "gone")))
+        #expect(await work(hub) == "later")
+        await hub.handle(Reflector<Node>.Event.recovered)
+        #expect(await work(hub) == "remove")
+    }
+
     @Test func nodesAreRemovedOnlyWhenThatIsSure() {
         var inventory = Inventory()
         inventory.setAllSynced()

@@ -23,12 +23,20 @@ extension Inventory {
             // A name that slices cannot hold would make the slice unreadable for everybody.
             return nodes[name]?.isCandidate == true && isNodeName(name) ? .create : .none
         }
-        if nodes[name] == nil, kinds[.nodes]?.isCurrent == true, kinds[.pods]?.isCurrent == true,
+        if nodes[name] == nil, areNodesCurrent,
             podsByNode[name, default: []].allSatisfy({ pods[$0]?.facts.isLive != true })
         {
             return .remove
         }
         return object.endpointsHash == wanted.hashValue ? .none : .write
+    }
+
+    /// Whether nodes that are not known are gone, with their pods.
+    private var areNodesCurrent: Bool { kinds[.nodes]?.isCurrent == true && kinds[.pods]?.isCurrent == true }
+
+    /// Whether a node seems to be gone while that cannot be told surely: nobody may say anything of it again.
+    func mayBeGone(_ name: String) -> Bool {
+        encryptionNodes[name] != nil && nodes[name] == nil && !areNodesCurrent
     }
 
     /// How many of those who ask an endpoint names.

@@ -178,6 +178,13 @@ actor Hub {
         look()
         return inventory.holds
     }
+    /// Whether what nobody asks for may be lifted now. Who is told that it may not has left something undone: when everything is known
+    /// again, all of it is looked at anew, also when nobody has settled meanwhile.
+    private func mayLift() -> Bool {
+        let mayLift = inventory.holds.isEmpty
+        if !mayLift { wereHolds = true }
+        return mayLift
+    }
     /// Kinds that are waited for, and why, for people.
     var missing: [String] {
         look()
@@ -264,7 +271,7 @@ actor Hub {
     ) -> (plan: AnnotationPlan, body: [UInt8], pod: ObjectReference, version: String?)? {
         look()
         guard let entry = inventory.pods[key],
-            let plan = inventory.annotationPlan(key, mayLift: inventory.holds.isEmpty)
+            let plan = inventory.annotationPlan(key, mayLift: mayLift())
         else { return nil }
         let reference = ObjectReference(
             apiVersion: "v1", kind: "Pod", namespace: key.namespace, name: key.name, uid: entry.facts.uid)
@@ -279,16 +286,18 @@ actor Hub {
         /// Something that could ask for protection is not surely known: what is there has to be looked at first.
         case merge
         case remove(uid: String?)
+        /// Its node may be gone, but that is not surely known just now.
+        case later
     }
     func nodeWork(_ name: String) -> NodeWork {
         look()
         let wanted = inventory.wantedEndpoints(name)
         return switch inventory.nodePlan(name, wanted: wanted) {
-        case .none: .none
+        case .none: inventory.mayBeGone(name) ? .later : .none
         case .create: .create(wanted)
-        case .remove: inventory.holds.isEmpty ? .remove(uid: inventory.encryptionNodes[name]?.uid) : .none
+        case .remove: mayLift() ? .remove(uid: inventory.encryptionNodes[name]?.uid) : .none
         case .write:
-            inventory.holds.isEmpty
+            mayLift()
                 ? .write(wanted, resourceVersion: inventory.encryptionNodes[name]?.resourceVersion) : .merge
         }
     }
@@ -360,7 +369,7 @@ actor Hub {
         look()
         return ClusterPlan.strictCIDRs(
             configured: configured, policies: inventory.rules.policies, present: present,
-            mayLift: inventory.holds.isEmpty)
+            mayLift: mayLift())
     }
 
     /// Policies whose status is to be written, with the statuses before.

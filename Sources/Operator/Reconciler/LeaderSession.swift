@@ -229,6 +229,8 @@ final class LeaderSession: Sendable {
             return await merge(name)
         case .remove(let uid):
             return await remove(node: name, uid)
+        case .later:
+            return .recheck(pace.nodeGrace)
         }
     }
 
