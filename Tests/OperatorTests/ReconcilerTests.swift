@@ -574,6 +574,22 @@ import Testing
         world.api.remove(EncryptedEndpointSlice.self, key("slice-1"))
         try await eventually("back") { try published(world).count == 7 }
         #expect(try world.api.find(EncryptedEndpointSlice.self, key("slice-1"))?.spec?.sequence ?? 0 > sequence)
+        // Also when the server does not answer just then.
+        try await eventually("quiet") {
+            let before = board.status.sequence
+            try await Task.sleep(for: .milliseconds(300))
+            return board.status.sequence == before
+        }
+        let left = Mutex(3)
+        world.api.setFault { request in
+            guard request.verb == "get", request.plural == "encryptedendpointslices" else { return nil }
+            return left.withLock { left in
+                left -= 1
+                return left < 0 ? nil : KubernetesError(.server, "not now", status: 500)
+            }
+        }
+        world.api.remove(EncryptedEndpointSlice.self, key("slice-1"))
+        try await eventually("back again") { try published(world).count == 7 }
         await world.stop()
     }
 

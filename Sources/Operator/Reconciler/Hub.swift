@@ -332,6 +332,11 @@ actor Hub {
         return (reports, slices)
     }
 
+    /// A slice that something has happened to could not be looked at. What has happened to it since counts more.
+    func putBack(_ name: String, _ event: SliceEvent) {
+        if sliceEvents[name] == nil { sliceEvents[name] = event }
+    }
+
     /// Names of all nodes that have an object.
     var encryptionNodeNames: Set<String> {
         look()

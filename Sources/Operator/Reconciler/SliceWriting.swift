@@ -15,12 +15,16 @@ extension LeaderSession {
         while !Task.isCancelled {
             let (reports, events) = await hub.takeReports()
             for (node, report) in reports { book.update(node, report) }
-            for (name, event) in events { await look(at: name, event, &book) }
+            var isGood = true
+            for (name, event) in events where !(await look(at: name, event, &book)) {
+                isGood = false
+                await hub.putBack(name, event)
+            }
 
             let begin = clock.now()
             let isTime = begin >= acknowledgementsAt
             // What somebody waits for goes first, and small before large.
-            var isGood = await writeChanges(withAcknowledgements: isTime, &book)
+            if isGood { isGood = await writeChanges(withAcknowledgements: isTime, &book) }
             var isCut = false
             let interval = pace.slice * min(book.count, 100)
             for name in isGood ? due(book, isTime, writtenAt) : [] {
@@ -181,33 +185,41 @@ extension LeaderSession {
         return nil
     }
 
-    /// Somebody else has written or deleted a slice? Our own writes come back too, late ones among them.
-    private func look(at name: String, _ event: Hub.SliceEvent, _ book: inout SliceBook) async {
+    /// Somebody else has written or deleted a slice? Our own writes come back too, late ones among them. False when the server could not be
+    /// asked: nothing else would tell of it again.
+    private func look(at name: String, _ event: Hub.SliceEvent, _ book: inout SliceBook) async -> Bool {
         if EncryptedEndpointSlice.isOfChanges(name) {
-            if case .deleted = event { return book.lost(changes: name) }
-            guard !book.knowsChanges(name) else { return }
+            if case .deleted = event {
+                book.lost(changes: name)
+                return true
+            }
+            guard !book.knowsChanges(name) else { return true }
             logger.warning(
                 "somebody else has written changes; slices tell all of it again", metadata: ["object": "\(name)"])
             return await load(name, &book)
         }
         switch event {
         case .deleted:
-            guard book.resourceVersion(name) != nil else { return }
-            await load(name, &book)
+            guard book.resourceVersion(name) != nil else { return true }
+            return await load(name, &book)
         case .seen(let resourceVersion, let sequence):
-            guard resourceVersion != book.resourceVersion(name), sequence >= book.sequence(name) ?? 0 else { return }
+            guard resourceVersion != book.resourceVersion(name), sequence >= book.sequence(name) ?? 0 else {
+                return true
+            }
             logger.warning(
                 "somebody else has written a slice; it is written again", metadata: ["slice": "\(name)"])
-            await load(name, &book)
+            return await load(name, &book)
         }
     }
 
-    private func load(_ name: String, _ book: inout SliceBook) async {
+    @discardableResult private func load(_ name: String, _ book: inout SliceBook) async -> Bool {
         do throws(KubernetesError) {
             book.load(try await api.get(EncryptedEndpointSlice.self, ObjectKey(name: name)))
         } catch {
-            if error.code == .notFound { book.lost(name) }
+            guard error.code == .notFound else { return false }
+            book.lost(name)
         }
+        return true
     }
 
     private func write(_ name: String, _ book: inout SliceBook) async -> Bool {
