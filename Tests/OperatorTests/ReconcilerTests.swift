@@ -593,6 +593,37 @@ import Testing
         await world.stop()
     }
 
+    @Test func aSliceThatCannotBeWrittenDoesNotHoldUpTheOthers() async throws {
+        let world = try World()
+        for number in 1...3 { try world.api.put(node("node-\(number)", "192.168.0.\(number)")) }
+        world.api.setFault { request in
+            request.key?.name == "slice-1" && request.verb != "get"
+                ? KubernetesError(.server, "etcdserver: request is too large", status: 500) : nil
+        }
+        _ = world.lead()
+        try await eventually("nodes") { try world.api.all(EncryptionNodeObject.self).count == 3 }
+        for (key, object) in try world.api.all(EncryptionNodeObject.self) {
+            var object = object
+            var own = EncryptionNode(id: object.spec?.nodeID ?? 1, incarnation: .random())
+            own.revision = 1
+            // Each needs most of a slice.
+            own.endpoints = (0..<600).map { index in
+                let bytes: [UInt8] = [10, UInt8(truncatingIfNeeded: own.id), UInt8(index >> 8), UInt8(index & 255)]
+                return .init(
+                    name: "\(key.name)-\(index)", addresses: [IPAddress(bytes: bytes)].compactMap(\.self),
+                    mode: .strict,
+                    state: .ready, since: 1)
+            }
+            object.status = .init(report: NodeReport(own, appliedThrough: 0))
+            try world.api.put(object)
+        }
+        func written() throws -> [String] { try world.api.all(EncryptedEndpointSlice.self).keys.map(\.name).sorted() }
+        try await eventually("the others") { try written() == ["slice-2", "slice-3"] }
+        world.api.clearFault()
+        try await eventually("all") { try written() == ["slice-1", "slice-2", "slice-3"] }
+        await world.stop()
+    }
+
     @Test func headersAloneReachTheSlices() async throws {
         let world = try World()
         try fill(world)

@@ -34,8 +34,9 @@ extension LeaderSession {
                 isCut = clock.now() - begin >= .milliseconds(100)
                 if isCut { break }
                 isGood = await write(name, &book)
-                guard isGood else { break }
+                // Also when it failed: the others have their turn before it has another.
                 writtenAt[name] = clock.now()
+                guard isGood else { break }
             }
             if isTime, isGood, !isCut {
                 acknowledgementsAt = clock.now() + max(pace.acknowledgements, .milliseconds(await hub.reporting))
