@@ -245,4 +245,8 @@ def test_metrics_of_keymgr_are_scraped_where_they_can_be_reached(listen, isOpen)
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= {port["name"] for port in service["spec"]["ports"]}
     port = int(listen.rsplit(":", 1)[1])
-    assert pod_spec(items, "DaemonSet")["containers"][0]["ports"][0]["containerPort"] == port
+    keymgr = pod_spec(items, "DaemonSet")["containers"][0]
+    assert keymgr["ports"][0]["containerPort"] == port
+    # The kubelet asks where keymgr listens.
+    for probe in "startupProbe", "readinessProbe", "livenessProbe":
+        assert keymgr[probe]["httpGet"]["host"] == ("::1" if listen.startswith("[") else "127.0.0.1")

@@ -72,3 +72,8 @@
 {{- define "xe.keymgrIsOpen" -}}
 {{- if not (regexMatch "^(127\\.|localhost:|\\[::1\\])" .Values.keymgr.listen) -}}yes{{- end -}}
 {{- end }}
+
+{{/* Where the kubelet asks keymgr how it is: on the node's loopback, of the family that keymgr listens with. */}}
+{{- define "xe.keymgrProbeHost" -}}
+{{- if hasPrefix "[" .Values.keymgr.listen -}}"::1"{{- else -}}127.0.0.1{{- end -}}
+{{- end }}
