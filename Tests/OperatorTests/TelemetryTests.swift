@@ -52,12 +52,12 @@ import Testing
             default: nil
             }
         }
-        func curl(_ arguments: String...) throws -> String {
+        func ask(_ arguments: String...) async throws -> String {
             let process = Process()
             process.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
             let program = """
                 import http.client, sys
-                connection = http.client.HTTPConnection("127.0.0.1", \(server.port), timeout=10)
+                connection = http.client.HTTPConnection("127.0.0.1", \(server.port), timeout=30)
                 for request in sys.argv[1:]:
                     method, path = request.split(" ")
                     connection.request(method, path)
@@ -67,12 +67,15 @@ import Testing
             process.arguments = ["-c", program] + arguments
             let pipe = Pipe()
             process.standardOutput = pipe
-            try process.run()
-            process.waitUntilExit()
+            // Not waited for on this thread, which the server may need for its answers.
+            try await withCheckedThrowingContinuation { (end: CheckedContinuation<Void, any Error>) in
+                process.terminationHandler = { _ in end.resume() }
+                do { try process.run() } catch { end.resume(throwing: error) }
+            }
             return String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         }
         // One connection for all of them.
-        let text = try curl("GET /healthz", "GET /readyz?verbose", "HEAD /healthz", "GET /", "POST /healthz")
+        let text = try await ask("GET /healthz", "GET /readyz?verbose", "HEAD /healthz", "GET /", "POST /healthz")
         #expect(
             text == """
                 200 'ok\\n'
