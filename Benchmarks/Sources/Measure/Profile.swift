@@ -131,9 +131,13 @@ public struct ProfileReport: Codable, Sendable {
         guard let plain = candidates.first else { return [] }
         return candidates.dropFirst().filter { $0.profile.time(.aes) > 0 }.map { candidate in
             let least = plain.profile.perRequest + candidate.profile.time(.aes)
+            let parts = candidates.dropFirst().map { other in
+                let part = number(least / other.profile.perRequest, digits: 2)
+                return "\(part) of what \(other.name == candidate.name ? "it takes" : "\(other.name) take")"
+            }
             return
-                "\(candidate.name): with \(plain.name)'s time and AES alone a request would take \(number(least, digits: 1)) µs, "
-                + "\(number(least / candidate.profile.perRequest, digits: 2)) of what it takes"
+                "\(candidate.name): with \(plain.name)'s time and AES alone a request would take \(number(least, digits: 1)) µs: "
+                + parts.joined(separator: ", ")
         }
     }
 }

@@ -36,7 +36,7 @@ struct ProfileCommand: ParsableCommand {
         guard let perf = find("perf") else {
             throw LabError("there is no perf in PATH; Debian's package is linux-perf")
         }
-        let candidates: [any Candidate] = [Plain(), Ours(programs: programs), HAProxyPair()]
+        let candidates: [any Candidate] = [Plain(), Ours(programs: programs), HAProxyPair(), EnvoyPair()]
         for candidate in candidates {
             if let reason = candidate.reasonForAbsence() { throw LabError("\(candidate.name) is absent: \(reason)") }
         }
