@@ -97,7 +97,12 @@ extension DatapathState {
             return Forecast(target?.strict == true ? .dropUnknownPeer : .passUnknownPeer, .otherUnknown)
         }
         guard let slot = other.slot else { return Forecast(.passSameNode, .sameNode) }
-        guard let target else { return Forecast(.passUnprotected, .destinationNotHere, slot: slot) }
+        guard let target else {
+            // A strict peer sends nothing in clear to an address of a strict CIDR that nobody has published.
+            let isRefused =
+                other.strict && !other.withdrawing && endpoints[destination] == nil && isInStrictCIDR(destination)
+            return Forecast(isRefused ? .dropUnknownPeer : .passUnprotected, .destinationNotHere, slot: slot)
+        }
         if other.withdrawing || target.withdrawing { return Forecast(.passWithdrawing, .withdrawing, slot: slot) }
         return Forecast(other.strict || target.strict ? .dropCleartext : .passCleartext, .cleartext, slot: slot)
     }
