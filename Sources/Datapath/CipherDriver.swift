@@ -15,10 +15,10 @@ public struct CipherDriver: Sendable, Hashable {
         return CipherDriver(crypto: text("/proc/crypto"), cpu: text("/proc/cpuinfo"))
     }
 
-    /// From the texts of /proc/crypto and /proc/cpuinfo.
+    /// From the texts of /proc/crypto and, for C code only, /proc/cpuinfo, which is long where there are many processors.
     ///
     /// The kfuncs take ciphers of the type `lskcipher`. Before the first key there may be none: the kernel makes `ecb` around its best `aes` then.
-    init?(crypto: String, cpu: String) {
+    init?(crypto: String, cpu: @autoclosure () -> String) {
         let modes = Self.drivers(of: "ecb(aes)", type: "lskcipher", in: crypto)
         let ciphers = Self.drivers(of: "aes", type: "cipher", in: crypto).map {
             (name: "ecb(\($0.name))", priority: $0.priority)
@@ -26,7 +26,7 @@ public struct CipherDriver: Sendable, Hashable {
         guard let best = (modes.isEmpty ? ciphers : modes).max(by: { $0.priority < $1.priority }) else { return nil }
         name = best.name
         let isC = ["ecb(aes-generic)", "ecb(aes-fixed-time)"].contains(best.name)
-        leavesInstructionsUnused = isC && Self.hasInstructions(cpu)
+        leavesInstructionsUnused = isC && Self.hasInstructions(cpu())
     }
 
     /// What to do about it, in a sentence; nil when there is nothing to be done.
