@@ -125,14 +125,8 @@ extension EndToEnd {
 
         @Test("Pods on a bridge, routed and switched")
         func bridged() throws {
-            try Lab.with(Self.plan) { lab in
-                let node = lab.nodes[1]
-                try bridge(lab, node)
-                let encryption = try Encryption(lab)
-                try encryption.start()
-                let bench = Bench(lab: lab, encryption: encryption)
-                try encryption.refreshKeys()
-                try setReversePathFilter(0, bench)
+            try onBridge(Self.plan) { bench in
+                let (lab, encryption, node) = (bench.lab, bench.encryption, bench.nodes[1])
                 let inside = try neighbours(bench)
                 for routed in [true, false] {
                     if !routed { try connectDirectly(lab, node) }
@@ -155,15 +149,9 @@ extension EndToEnd {
 
         @Test("A pod without protection, on the same bridge")
         func unprotectedNeighbour() throws {
-            try Lab.with(Lab.Plan(nodes: 2, podsPerNode: 3)) { lab in
-                let node = lab.nodes[1]
+            try onBridge(Lab.Plan(nodes: 2, podsPerNode: 3)) { bench in
+                let (lab, encryption, node) = (bench.lab, bench.encryption, bench.nodes[1])
                 let stranger = node.pods[2]
-                try bridge(lab, node)
-                let encryption = try Encryption(lab)
-                try encryption.start()
-                let bench = Bench(lab: lab, encryption: encryption)
-                try encryption.refreshKeys()
-                try setReversePathFilter(0, bench)
                 encryption.withdraw(stranger)
                 try wait(for: "\(stranger.name) to be let go", until: .seconds(20)) {
                     try encryption.object(node)?.endpoints.count == 2
@@ -181,6 +169,19 @@ extension EndToEnd {
                         try forge(bench, name, family: family, count: 100, as: forger, "by the bridge's address")
                     }
                 }
+            }
+        }
+
+        /// Runs `body` with all pods protected, those of the second node on a bridge, and without reverse path filters.
+        private func onBridge(_ plan: Lab.Plan, _ body: (Bench) throws -> Void) throws {
+            try Lab.with(plan) { lab in
+                try bridge(lab, lab.nodes[1])
+                let encryption = try Encryption(lab)
+                try encryption.start()
+                let bench = Bench(lab: lab, encryption: encryption)
+                try encryption.refreshKeys()
+                try setReversePathFilter(0, bench)
+                try body(bench)
             }
         }
 
