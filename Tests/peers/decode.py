@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, field
 
 import xdpwire as wire
 
+SO_RCVBUFFORCE, ETH_P_ALL = 33, 3  # linux/socket.h, linux/if_ether.h; not in the socket module
+
 
 @dataclass
 class Report:
@@ -155,10 +157,16 @@ def pcap(stream):
         yield stream.read(captured), original
 
 
+def listen(interface):
+    """A packet socket with the frames of this interface, both ways."""
+    capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # with a protocol it would have those of all interfaces at first
+    capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+    capture.bind((interface, ETH_P_ALL))
+    return capture
+
+
 def live(interface, packets):
-    capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    capture.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
-    capture.bind((interface, 0))
+    capture = listen(interface)
     print("capturing", file=sys.stderr, flush=True)
     for _ in range(packets):
         frame = capture.recv(65536)

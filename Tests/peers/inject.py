@@ -42,12 +42,12 @@ import sys
 import time
 
 import xdpwire as wire
-from decode import Knowledge
+from decode import Knowledge, listen
 from receiver import Receiver
 
 PORT = 9  # discard: what gets through must not disturb anybody
 SCTP = 132
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # linux/socket.h; not in the socket module
+SO_SNDBUFFORCE = 32  # linux/socket.h; not in the socket module
 MARK = b"INJECTED "
 
 # Field -> (offset from the IP header, bits that may be turned over: a mask for each of its bytes). "L4" and "text" offsets follow.
@@ -180,9 +180,7 @@ class Injector:
 
     def passing(self, newest=False):
         """Sealed packets of others from our node to the other, as they pass the interface: all, or always the newest."""
-        capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
-        capture.bind((self.options.interface, 0))
+        capture = listen(self.options.interface)
         capture.settimeout(20)
         seen = set()
         while True:
