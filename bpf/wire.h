@@ -39,7 +39,7 @@
 
 #define XE_SLOTS_DEFAULT 8192 /* peers (nodes) */
 #define XE_ENDPOINTS_DEFAULT 131072
-#define XE_CIDRS_DEFAULT 1024
+#define XE_CIDRS_DEFAULT 16384 /* addresses of services among them */
 #define XE_WINDOWS_DEFAULT 262144 /* (security association, lane) pairs that may be seen */
 #define XE_EVENTS_BYTES 262144
 #define XE_HOST_ENDS 8192 /* devices of the host that lead to protected pods */

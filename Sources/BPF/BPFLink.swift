@@ -73,6 +73,45 @@ extension BPFLink {
     }
 }
 
+// MARK: - Sockets
+
+extension BPFLink {
+    /// What a socket of a cgroup does when a program runs. Linux 4.17 to 5.8.
+    public enum CgroupHook: String, Sendable, CaseIterable {
+        /// connect(2), TCP and UDP.
+        case connect4, connect6
+        /// sendmsg(2) with an address, UDP.
+        case sendmsg4, sendmsg6
+        /// recvmsg(2), UDP: whom a datagram is from.
+        case recvmsg4, recvmsg6
+        /// getpeername(2).
+        case getpeername4, getpeername6
+
+        var type: bpf_attach_type {
+            switch self {
+            case .connect4: BPF_CGROUP_INET4_CONNECT
+            case .connect6: BPF_CGROUP_INET6_CONNECT
+            case .sendmsg4: BPF_CGROUP_UDP4_SENDMSG
+            case .sendmsg6: BPF_CGROUP_UDP6_SENDMSG
+            case .recvmsg4: BPF_CGROUP_UDP4_RECVMSG
+            case .recvmsg6: BPF_CGROUP_UDP6_RECVMSG
+            case .getpeername4: BPF_CGROUP_INET4_GETPEERNAME
+            case .getpeername6: BPF_CGROUP_INET6_GETPEERNAME
+            }
+        }
+    }
+
+    /// Attaches a program to the sockets of a cgroup and of those below it, beside other programs. `cgroup` is an open folder of a cgroup2
+    /// file system. Linux 5.7.
+    public static func attachCgroup(
+        _ program: borrowing BPFProgram, cgroup: Int32, hook: CgroupHook
+    ) throws(BPFError) -> BPFLink {
+        let label = "program \(program.name) at \(hook.rawValue) of the cgroup"
+        let fd = try check(bpf_link_create(program.fd, cgroup, hook.type, nil), "attach \(label)")
+        return BPFLink(FileDescriptor(owning: fd), label)
+    }
+}
+
 // MARK: - Using a link
 
 extension BPFLink {

@@ -11,6 +11,8 @@ public struct BPFObjectCode: Sendable {
 
     /// The datapath, compiled from bpf/encryptor.bpf.c and embedded in this binary.
     public static let encryptor = BPFObjectCode(bpf_embedded_encryptor)
+    /// Socket load balancing, compiled from bpf/socketlb.bpf.c and embedded in this binary.
+    public static let socketLB = BPFObjectCode(bpf_embedded_socketlb)
 
     init(_ embedded: bpf_embedded_object) {
         name = String(cString: embedded.name)

@@ -198,6 +198,19 @@ extension Attacher {
         Set(try pins.linkedPods()).union(try records.pods()).sorted()
     }
 
+    /// Pods that are attached and whose network namespace is where it was.
+    func presentPods() throws(DatapathError) -> [PodInterface] {
+        var pods: [PodInterface] = []
+        for name in try names() {
+            guard let record = try records.read(name),
+                let namespace = try? NetworkNamespace(path: record.pod.networkNamespace),
+                namespace.identity == record.namespace
+            else { continue }
+            pods.append(record.pod)
+        }
+        return pods
+    }
+
     /// Whether the interface that a pod's programs are attached to is still there, wherever its namespace is.
     func hasLiveLinks(name: String) -> Bool {
         PodHook.allCases.contains { hook in

@@ -13,6 +13,8 @@ public final class Datapath: DatapathControl {
     public let warnings: [String]
     /// False when the pins of an earlier process were picked up.
     public let isFresh: Bool
+    /// Replaces addresses of services, if asked for.
+    public let balancer: SocketLoadBalancer?
 
     private let lock: FolderLock
     private let tables: Tables
@@ -31,6 +33,14 @@ public final class Datapath: DatapathControl {
         let lock = try FolderLock(options.pinPath)
         let attacher = Attacher(options: options)
         let opened = try Opening.open(options: options, attacher: attacher)
+        if let sockets = options.sockets {
+            let balancer = try SocketLoadBalancer(pinPath: options.pinPath, cgroup: sockets.cgroup)
+            try balancer.setPods(attacher.presentPods())
+            self.balancer = balancer
+        } else {
+            try SocketLoadBalancer.remove(pinPath: options.pinPath)
+            balancer = nil
+        }
         self.options = options
         self.lock = lock
         self.attacher = attacher
@@ -67,6 +77,11 @@ extension Datapath {
         var state = try tables.state()
         state.openBridges = openBridges
         state.attachments = try attacher.attachments(programIDs: try programIDs())
+        if let balancer {
+            for name in state.attachments.keys where !balancer.hasPod(name) {
+                state.attachments[name]?.isWhole = false
+            }
+        }
         return state
     }
 
@@ -111,12 +126,19 @@ extension Datapath {
 
     /// Attaches a pod, or repairs what is missing.
     public func attach(_ pod: PodInterface) throws(DatapathError) -> Attachment {
-        try exclusively { () throws(DatapathError) in try attacher.attach(pod, programs) }
+        try exclusively { () throws(DatapathError) in
+            let attachment = try attacher.attach(pod, programs)
+            try balancer?.addPod(pod.name, namespace: pod.networkNamespace)
+            return attachment
+        }
     }
 
     /// Undoes `attach`.
     public func detach(name: String) throws(DatapathError) {
-        try exclusively { () throws(DatapathError) in try attacher.detach(name: name) }
+        try exclusively { () throws(DatapathError) in
+            try attacher.detach(name: name)
+            try balancer?.removePod(name)
+        }
     }
 
     /// Whether the interface that a pod's programs are attached to is still there: also when its namespace cannot be found.
@@ -149,6 +171,12 @@ extension Datapath {
 extension Datapath {
     /// Verdicts and peers' counters, summed over CPUs.
     public func counters() throws(DatapathError) -> Counters { try tables.counters() }
+
+    /// Whether the kernel knows an address as a protected pod's.
+    public func hasEndpoint(_ address: IPAddress) throws(DatapathError) -> Bool { try tables.hasEndpoint(address) }
+
+    /// How many strict CIDRs fit.
+    public var strictCIDRCapacity: Int { Int(tables.maps.strictCIDRs.shape.maxEntries) }
 
     /// How many replay windows the kernel holds. Walks them, a system call each.
     public func windowCount() throws(DatapathError) -> Int { try tables.windowCount() }

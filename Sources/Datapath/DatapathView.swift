@@ -66,6 +66,16 @@ public struct DatapathView: Sendable {
     /// Verdicts and peers' counters, summed over CPUs.
     public func counters() throws(DatapathError) -> Counters { try tables.counters() }
 
+    /// Services whose addresses are replaced at sockets; nil: they are not.
+    public func sockets() throws(DatapathError) -> SocketLoadBalancer.View? {
+        try SocketLoadBalancer.view(pinPath: attacher.pins.root)
+    }
+
+    /// Who is behind the services whose addresses are replaced at sockets.
+    public func services() throws(DatapathError) -> [ServiceAddress: ServiceBackends] {
+        try SocketLoadBalancer.services(pinPath: attacher.pins.root)
+    }
+
     /// Other nodes, by slot.
     public func peers() throws(DatapathError) -> [UInt32: PeerEntry] { try tables.peers() }
 

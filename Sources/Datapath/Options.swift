@@ -14,6 +14,8 @@ extension Datapath {
         public var window: UInt32
         /// How much fits into the maps.
         public var capacity: Capacity
+        /// Replace addresses of services at the sockets of protected pods; nil: do not.
+        public var sockets: SocketOptions?
 
         /// Packets.
         public static let standardWindow = UInt32(XE_WINDOW_DEFAULT)
@@ -30,6 +32,15 @@ extension Datapath {
             self.window = window
             self.capacity = capacity
         }
+    }
+
+    /// How sockets are balanced.
+    public struct SocketOptions: Sendable, Hashable {
+        /// The root of the node's cgroup v2 hierarchy; nil: where it is mounted.
+        public var cgroup: String?
+
+        /// Makes a value of its parts.
+        public init(cgroup: String? = nil) { self.cgroup = cgroup }
     }
 
     /// How much fits into the maps. Most of it takes memory only when used; a peer slot takes 256 bytes, and 128 for each CPU.

@@ -118,6 +118,12 @@ extension Tables {
         try kernel { () throws(BPFError) in _ = try maps.endpoints.delete(xe_address(address)) }
     }
 
+    func hasEndpoint(_ address: IPAddress) throws(DatapathError) -> Bool {
+        try kernel { () throws(BPFError) in
+            try maps.endpoints.lookup(xe_address(address), as: xe_endpoint.self) != nil
+        }
+    }
+
     func endpoints() throws(DatapathError) -> [IPAddress: EndpointEntry] {
         var endpoints: [IPAddress: EndpointEntry] = [:]
         try kernel { () throws(BPFError) in

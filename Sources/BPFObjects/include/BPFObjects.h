@@ -1,4 +1,5 @@
 #pragma once
+#include "socketlb.h"
 #include "wire.h"
 #include <stddef.h>
 
@@ -10,3 +11,4 @@ struct bpf_embedded_object {
 };
 
 extern const struct bpf_embedded_object bpf_embedded_encryptor;
+extern const struct bpf_embedded_object bpf_embedded_socketlb;
