@@ -93,6 +93,7 @@ extension AgentConfiguration: Checked {
         options.pinPath = pinPath ?? options.pinPath
         options.stateDirectory = runtime
         options.window = replayWindow ?? options.window
+        options.sockets = cluster?.sockets
         return options
     }
 

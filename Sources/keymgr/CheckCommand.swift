@@ -2,6 +2,7 @@ import Agent
 import ArgumentParser
 import Cluster
 import Commands
+import Datapath
 import KMS
 import Keys
 import Kubernetes
@@ -44,6 +45,13 @@ struct CheckCommand: AsyncParsableCommand {
             if severity == .error { isGood = false }
         }
 
+        if let sockets = configuration.cluster?.sockets {
+            do throws(DatapathError) {
+                try SocketLoadBalancer.check(cgroup: sockets.cgroup)
+            } catch {
+                report(.error, "\(file.path): cluster.socketLoadBalancing: \(error.message)")
+            }
+        }
         let place: String
         let snapshot: Snapshot
         switch configuration.source {

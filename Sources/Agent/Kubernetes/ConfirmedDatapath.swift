@@ -14,6 +14,8 @@ struct ConfirmedDatapath: DatapathControl {
     let confirms: @Sendable (PodInterface) -> Bool
     /// Whether the interface that a pod's programs are attached to is still there.
     let isLive: @Sendable (String) -> Bool
+    /// Called after a protected address has come or gone.
+    var endpointsChanged: @Sendable () -> Void = {}
 
     func attach(_ pod: PodInterface) throws(DatapathError) -> Attachment {
         let wrong = "\(pod.interface) in \(pod.networkNamespace) does not have the addresses of pod \(pod.name)"
@@ -39,8 +41,12 @@ struct ConfirmedDatapath: DatapathControl {
     func state() throws(DatapathError) -> DatapathState { try base.state() }
     func setEndpoint(_ address: IPAddress, _ endpoint: EndpointEntry) throws(DatapathError) {
         try base.setEndpoint(address, endpoint)
+        endpointsChanged()
     }
-    func removeEndpoint(_ address: IPAddress) throws(DatapathError) { try base.removeEndpoint(address) }
+    func removeEndpoint(_ address: IPAddress) throws(DatapathError) {
+        try base.removeEndpoint(address)
+        endpointsChanged()
+    }
     func setPeer(slot: UInt32, _ peer: PeerEntry) throws(DatapathError) { try base.setPeer(slot: slot, peer) }
     func removePeer(slot: UInt32) throws(DatapathError) { try base.removePeer(slot: slot) }
     func setStrictCIDRs(_ prefixes: Set<IPPrefix>) throws(DatapathError) { try base.setStrictCIDRs(prefixes) }

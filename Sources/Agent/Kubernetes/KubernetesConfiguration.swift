@@ -1,4 +1,5 @@
 public import Cluster
+public import Datapath
 
 /// How the daemon works with Kubernetes: `cluster` of its configuration file.
 public struct KubernetesConfiguration: Sendable, Hashable, Codable {
@@ -12,6 +13,25 @@ public struct KubernetesConfiguration: Sendable, Hashable, Codable {
     public var podNamespaces: [String]?
     /// What concerns the CNI plugin; all defaults when it is not there.
     public var cni: CNISettings?
+    /// Whether and how addresses of services are replaced at the sockets of protected pods; not when it is not there.
+    public var socketLoadBalancing: SocketSettings?
+
+    /// How addresses of services are replaced.
+    public struct SocketSettings: Sendable, Hashable, Codable {
+        /// Whether they are. False when it is not said.
+        public var enabled: Bool?
+        /// The root of the node's cgroup v2 hierarchy. Where it is mounted when it is not there.
+        public var cgroup: String?
+        /// Namespaces whose services are left to others. None when it is not there.
+        public var exceptNamespaces: [String]?
+
+        /// Makes settings with the defaults.
+        public init(enabled: Bool? = nil, cgroup: String? = nil, exceptNamespaces: [String]? = nil) {
+            self.enabled = enabled
+            self.cgroup = cgroup
+            self.exceptNamespaces = exceptNamespaces
+        }
+    }
 
     /// What the CNI plugin is told.
     public struct CNISettings: Sendable, Hashable, Codable {
@@ -48,6 +68,14 @@ extension KubernetesConfiguration: Checked {
         cni?.enabled == false ? nil : cni?.socket ?? "\(runtime)/cni.sock"
     }
 
+    /// What the datapath is told of sockets; nil: it leaves them alone.
+    public var sockets: Datapath.SocketOptions? {
+        socketLoadBalancing?.enabled == true ? .init(cgroup: socketLoadBalancing?.cgroup) : nil
+    }
+
+    /// Namespaces whose services are left to others.
+    public var exceptNamespaces: Set<String> { Set(socketLoadBalancing?.exceptNamespaces ?? []) }
+
     /// How long after a pod was made the operator may take to decide about it.
     public var decision: Duration { .milliseconds(cni?.decisionMilliseconds ?? 2000) }
 
@@ -64,8 +92,14 @@ extension KubernetesConfiguration: Checked {
             throw InvalidValue("cluster.source", "\"\(source)\" is no source; expected kubernetes, or clusterDirectory")
         }
         if let namespace { try checkName(namespace, "cluster.namespace") }
-        for (key, path) in [("cluster.kubeconfig", kubeconfig), ("cluster.cni.socket", cni?.socket)] {
+        for (key, path) in [
+            ("cluster.kubeconfig", kubeconfig), ("cluster.cni.socket", cni?.socket),
+            ("cluster.socketLoadBalancing.cgroup", socketLoadBalancing?.cgroup),
+        ] {
             if let path { try Self.checkPath(path, key) }
+        }
+        for (index, namespace) in (socketLoadBalancing?.exceptNamespaces ?? []).enumerated() {
+            try checkName(namespace, "cluster.socketLoadBalancing.exceptNamespaces[\(index)]")
         }
         if let podNamespaces {
             guard !podNamespaces.isEmpty else {

@@ -38,6 +38,9 @@ public final class KubernetesSource: ClusterSource {
     private let finder: PodFinder
     private let sandboxes: SandboxStore
     private let publisher: StatusPublisher
+    /// nil: addresses of services are left alone.
+    private let services: ServiceFollower?
+    private let strictCIDRCapacity: Int
     private let state: Mutex<State>
 
     private struct State {
@@ -101,6 +104,12 @@ public final class KubernetesSource: ClusterSource {
         publisher = StatusPublisher(api: api, name: name, version: version, logger: logger) {
             nodes.content.values[name]
         }
+        strictCIDRCapacity = datapath.strictCIDRCapacity
+        services = datapath.balancer.map { [signal] balancer in
+            ServiceFollower(
+                api: api, node: name, excluded: configuration.exceptNamespaces, balancer: balancer,
+                isProtected: { (try? datapath.hasEndpoint($0)) == true }, changed: signal, logger: logger)
+        }
         var memory = KubernetesMemory.read(directory) ?? KubernetesMemory(nodeID: nodeID)
         memory.nodeID = nodeID
         if memory.incarnation != kernel.incarnation {
@@ -143,6 +152,7 @@ public final class KubernetesSource: ClusterSource {
                         logger: logger))
             }
             group.addTask { await self.publisher.run() }
+            if let services { group.addTask { await services.run() } }
             group.addTask { await self.reviewSandboxes() }
             group.addTask { try await self.read(onReading) }
             try await group.next()
@@ -202,16 +212,21 @@ public final class KubernetesSource: ClusterSource {
                     "no network namespace in \(configuration.roots.joined(separator: ", ")) has \(addresses)"))
         }
         objects.problems.formUnion(publisher.problems)
+        if let services { objects.problems.formUnion(services.problems) }
         return state.withLock { state in
             state.pods = pods
             keepCluster(&objects, &state)
+            if let services { makeStrict(services.strictAddresses, &objects) }
             rememberEpochs(objects, &state)
             rememberProtected(pods, &state)
             let published = state.published ?? node?.status?.report?.node
             let reading = state.reader.reading(
                 objects, endpoints: pods.endpoints(node: name, findings, attached: attached), published: published,
                 clock: clock.now())
-            state.isReady = reading?.snapshot.cluster != nil && !objects.incomplete.contains(.endpoints)
+            // A pod that connects to a service before that is in force would wait for an answer in vain.
+            state.isReady =
+                reading?.snapshot.cluster != nil && !objects.incomplete.contains(.endpoints)
+                && services?.isInForce != false
             // An API server that does not answer from the start: what must end must end all the same.
             let isLate = reading == nil && start >= .seconds(30)
             return (reading ?? (isLate ? remembered(state.memory, objects) : nil), !findings.missing.isEmpty)
@@ -231,6 +246,22 @@ public final class KubernetesSource: ClusterSource {
                         : "is gone or cannot be read; its last good version stays in force"))
             objects.cluster = state.cluster
         }
+    }
+
+    /// What strict pods send to these addresses of services, in spite of the balancer, is dropped where it leaves them: kube-proxy would lead it
+    /// to a protected pod, in clear.
+    private func makeStrict(_ addresses: Set<IPAddress>, _ objects: inout KubernetesObjects) {
+        guard let present = objects.cluster?.strictCIDRs else { return }
+        let room = max(0, strictCIDRCapacity - present.count)
+        objects.cluster?.strictCIDRs += addresses.sorted().prefix(room).compactMap {
+            IPPrefix(address: $0, length: 128)
+        }
+        guard addresses.count > room else { return }
+        objects.problems.insert(
+            Problem(
+                .warning, "services",
+                "\(addresses.count - room) addresses of services find no room among \(strictCIDRCapacity) strict CIDRs: what is sent to them past socket load balancing may leave in clear"
+            ))
     }
 
     /// Nothing but the ends of epochs.
@@ -392,7 +423,7 @@ public final class KubernetesSource: ClusterSource {
     public func confirming(_ datapath: Datapath) -> any DatapathControl {
         ConfirmedDatapath(
             base: datapath, confirms: { [finder] in finder.confirms($0) },
-            isLive: { datapath.hasLiveLinks(name: $0) })
+            isLive: { datapath.hasLiveLinks(name: $0) }, endpointsChanged: { [services] in services?.look() })
     }
 
     // MARK: pods that start
