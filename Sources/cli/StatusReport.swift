@@ -75,6 +75,8 @@ struct StatusReport: Encodable {
     var verdicts: [VerdictCount]
     /// Bridges that protected pods are ports of and that are not for them alone.
     var openBridges: [OpenBridge]
+    /// Services whose addresses are replaced at the sockets of pods; nil: they are not.
+    var socketLoadBalancing: SocketLoadBalancer.View?
     /// What somebody should look at, as the daemon has written last.
     var problems: [Problem]
     /// When the daemon has written last, at least every minute while it runs; nil: never.
@@ -126,6 +128,7 @@ struct StatusReport: Encodable {
                 outcome: verdict.outcome.rawValue, name: verdict.name, packets: count.packets, bytes: count.bytes)
         }
         openBridges = state.openBridges
+        socketLoadBalancing = try view.sockets()
         problems = agent?.problems ?? []
         daemonUpdated = agent?.updated
     }
@@ -165,8 +168,13 @@ extension StatusReport {
             "strict       \(strictCIDRs.isEmpty ? "no CIDRs" : strictCIDRs.joined(separator: ", "))"
                 + (strictEtherType ? "; other EtherTypes dropped" : ""),
             "replay       windows of \(replayWindow) packets, \(replayWindows) in use",
-            "",
         ]
+        if let sockets = socketLoadBalancing {
+            lines.append(
+                "services     \(sockets.services) addresses, \(sockets.backends) backends, for sockets of \(sockets.pods) pods; \(sockets.connections) connections, \(sockets.datagrams) datagrams"
+                    + (sockets.failed > 0 ? ", \(sockets.failed) FAILED" : ""))
+        }
+        lines.append("")
         lines += Self.table(
             "POD", ["INTERFACE", "NAMESPACE", "STATE"],
             pods.map {

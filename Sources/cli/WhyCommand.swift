@@ -17,6 +17,7 @@ struct WhyCommand: ParsableCommand {
             EXAMPLES
               xdp-encryptor why shop/web-0                     to pods of all other nodes
               xdp-encryptor why shop/web-0 10.244.2.17
+              xdp-encryptor why shop/web-0 10.96.0.10          a service, where socket load balancing is on
               xdp-encryptor why 10.244.1.4 10.244.2.17 --output json | jq -r .outcome
 
             EXIT STATUS
@@ -39,15 +40,16 @@ struct WhyCommand: ParsableCommand {
     func run() throws {
         let inquiry: Inquiry
         do throws(DatapathError) {
-            inquiry = Inquiry(state: try node.view().state(), agent: node.agent)
+            let view = try node.view()
+            inquiry = Inquiry(state: try view.state(), agent: node.agent, services: try view.services())
         } catch {
             throw Failure.exit("why: \(error.message)")
         }
         let report: WhyReport
         do throws(Inquiry.Unknown) {
-            let first = try inquiry.addresses(one)
+            let first = try inquiry.named(one)
             if let other {
-                report = inquiry.report(first, try inquiry.addresses(other))
+                report = inquiry.report(first, try inquiry.named(other))
             } else {
                 report = inquiry.report(first)
             }

@@ -98,15 +98,37 @@ struct WhyReport: Encodable {
 struct Inquiry {
     let state: DatapathState
     let agent: AgentStatus?
+    /// Whose addresses sockets have replaced.
+    var services: [ServiceAddress: ServiceBackends] = [:]
+
+    /// What a person has named.
+    struct Named {
+        var addresses: [IPAddress]
+        /// What has to be known of it.
+        var note: String?
+    }
 
     /// No address and no pod that is known here.
     struct Unknown: Error {
         var description: String
     }
 
-    /// The addresses of what a person has named: an address, a pod of this node by namespace/name, by name, or by UID.
-    func addresses(_ text: String) throws(Unknown) -> [IPAddress] {
-        if let address = try? IPAddress(text) { return [address] }
+    /// What a person has named: an address, a pod of this node by namespace/name, by name, or by UID. For the address of a service, the pods
+    /// behind it.
+    func named(_ text: String) throws(Unknown) -> Named {
+        guard let address = try? IPAddress(text) else { return Named(addresses: try addresses(text)) }
+        let ports = services.filter { $0.key.address == address }
+        if ports.isEmpty { return Named(addresses: [address]) }
+        let pods = Set(ports.values.flatMap { $0.backends.map(\.address) }).sorted()
+        let list = ports.map { "\($0.key.transport) \($0.key.port)" }.sorted().joined(separator: ", ")
+        return Named(
+            addresses: Array(pods.prefix(16)),
+            note:
+                "\(address) is the address of a service (\(list)): sockets of protected pods go to one of its \(pods.count) pods\(pods.count > 16 ? ", of which 16 are shown," : "") instead; what is sent there otherwise is dropped (unknown_peer)"
+        )
+    }
+
+    private func addresses(_ text: String) throws(Unknown) -> [IPAddress] {
         let pods = agent?.pods ?? []
         var found = pods.filter { $0.name == text || $0.label == text }
         if found.isEmpty { found = pods.filter { $0.label?.split(separator: "/").last.map(String.init) == text } }
@@ -124,26 +146,27 @@ struct Inquiry {
     }
 
     /// About packets between two ends.
-    func report(_ first: [IPAddress], _ second: [IPAddress]) -> WhyReport {
+    func report(_ first: Named, _ second: Named) -> WhyReport {
         var paths: [WhyReport.Path] = []
-        for one in first {
-            for other in second where one.isIPv4 == other.isIPv4 && one != other {
+        for one in first.addresses {
+            for other in second.addresses where one.isIPv4 == other.isIPv4 && one != other {
                 paths += between(one, other) + between(other, one)
             }
         }
-        return report(first + second, paths, isBetweenTwo: true)
+        return report(
+            first.addresses + second.addresses, paths, isBetweenTwo: true, [first.note, second.note].compactMap(\.self))
     }
 
     /// About packets of one end and whoever.
-    func report(_ addresses: [IPAddress]) -> WhyReport {
-        report(addresses, addresses.flatMap { toAll($0) }, isBetweenTwo: false)
+    func report(_ one: Named) -> WhyReport {
+        report(one.addresses, one.addresses.flatMap { toAll($0) }, isBetweenTwo: false, [one.note].compactMap(\.self))
     }
 
     private func report(
-        _ addresses: [IPAddress], _ paths: [WhyReport.Path], isBetweenTwo: Bool
+        _ addresses: [IPAddress], _ paths: [WhyReport.Path], isBetweenTwo: Bool, _ notes: [String]
     ) -> WhyReport {
         let ends = addresses.map(end)
-        var notes: [String] = []
+        var notes = notes
         for end in ends where end.isAttached == false {
             notes.append(
                 "\(name(end.address)): its programs are not all attached, so what it sends is not encrypted and what it receives is not checked; ebpf-xdp-keymgr repairs that while it runs"

@@ -76,6 +76,17 @@ struct StatusEndpoint: ServiceLifecycle.Service {
             text.add(.gauge, "peers", "Other nodes in the kernel.", state.peers.count)
             text.add(.gauge, "sending_epoch", "The epoch that is sent with; 0: none.", state.sending)
         }
+        if let sockets = try? SocketLoadBalancer.view(pinPath: datapath.options.pinPath) {
+            text.add(.gauge, "service_addresses", "Addresses of services that sockets have replaced.", sockets.services)
+            text.add(.gauge, "service_backends", "Pods behind them.", sockets.backends)
+            text.add(
+                .counter, "service_translations_total", "What was sent to an address of a service.",
+                [
+                    (["kind": "connection"], Double(sockets.connections)),
+                    (["kind": "datagram"], Double(sockets.datagrams)),
+                    (["kind": "failed"], Double(sockets.failed)),
+                ])
+        }
         if let status = await agent.status {
             for severity in [Problem.Severity.error, .warning] {
                 text.add(
