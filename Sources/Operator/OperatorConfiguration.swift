@@ -15,6 +15,9 @@ public struct OperatorConfiguration: Sendable, Hashable, Codable {
     public var clusterDomain: String?
     /// Where packets are encrypted. `pod` when it is not there.
     public var attachMode: AttachMode?
+    /// keymgr replaces addresses of ClusterIP services at the sockets of protected pods, on all nodes: its own configuration says so, too.
+    /// false when it is not there.
+    public var socketLoadBalancing: Bool?
     /// Who of several replicas works.
     public var leaderElection: LeaderElection?
     /// Times of epochs.

@@ -89,7 +89,7 @@ import Testing
         #expect(endpoints(inventory, "node-a") == ["uid-shop-a": ["10.244.1.1"]])
         #expect(endpoints(inventory, "node-b") == ["uid-shop-b": ["10.244.1.1"]])
         let statuses = PolicyStatusPlan.plan(
-            inventory, translation: .judge(ServiceProxies(), attachMode: .pod), now: .now())
+            inventory, translation: .judge(ServiceProxies(), attachMode: .pod, socketLoadBalancing: false), now: .now())
         let enforcing = statuses["all"]?.conditions?.first { $0.type == "Enforcing" }
         #expect(enforcing?.status == .isFalse)
         #expect(enforcing?.reason == "AddressConflict")

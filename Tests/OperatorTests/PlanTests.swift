@@ -123,10 +123,10 @@ import Testing
     }
 
     @Test func whoTranslatesServices() {
-        func judge(_ change: (inout ServiceProxies) -> Void) -> ServiceTranslation {
+        func judge(keymgr: Bool = false, _ change: (inout ServiceProxies) -> Void) -> ServiceTranslation {
             var proxies = ServiceProxies()
             change(&proxies)
-            return .judge(proxies, attachMode: .pod)
+            return .judge(proxies, attachMode: .pod, socketLoadBalancing: keymgr)
         }
         #expect(judge { _ in }.works == nil)
         #expect(judge { _ in }.reason == "CannotTell")
@@ -139,6 +139,7 @@ import Testing
         let proxy = judge { $0.kubeProxy = .present(mode: "ipvs") }
         #expect(proxy.works == false)
         #expect(proxy.message.contains("kube-proxy (ipvs)"))
+        #expect(proxy.message.contains("Turn on socketLoadBalancing"))
         // Replacement turns socket load balancing on, whatever bpf-lb-sock says.
         for replacement in ["true", "strict"] {
             let cilium = judge {
@@ -162,7 +163,27 @@ import Testing
                 $0.cilium = ["kube-proxy-replacement": "partial"]
                 $0.kubeProxy = .present(mode: nil)
             }.works == false)
-        #expect(ServiceTranslation.judge(ServiceProxies(), attachMode: .uplink).works == true)
+        for mode in [false, true] {
+            let uplink = ServiceTranslation.judge(ServiceProxies(), attachMode: .uplink, socketLoadBalancing: mode)
+            #expect(uplink.works == true)
+            #expect(uplink.reason == "UplinkMode")
+        }
+
+        // keymgr replaces them, whatever else is there or cannot be found out.
+        for change: (inout ServiceProxies) -> Void in [
+            { _ in },
+            { $0.kubeProxy = .present(mode: "iptables") },
+            { $0.cilium = ["kube-proxy-replacement": "false"] },
+            { $0.cilium = ["kube-proxy-replacement": "true", "bpf-lb-sock-hostns-only": "true"] },
+        ] {
+            let keymgr = judge(keymgr: true, change)
+            #expect(keymgr.works == true)
+            #expect(keymgr.reason == "KeymgrSocketLoadBalancing")
+        }
+        // Cilium's socket load balancing does the same, for all pods.
+        let both = judge(keymgr: true) { $0.cilium = ["kube-proxy-replacement": "true"] }
+        #expect(both.works == true)
+        #expect(both.reason == "SocketLoadBalancing")
     }
 
     @Test func modesOfKubeProxy() {
@@ -245,6 +266,8 @@ import Testing
         }
         let kms = #""kms": {"provider": "local", "local": {"kekFile": "/k"}}"#
         #expect(problem("{\(kms)}") == nil)
+        #expect(problem("{\(kms), \"socketLoadBalancing\": true}") == nil)
+        #expect(problem("{\(kms), \"socketLoadBalancing\": \"on\"}")?.contains("socketLoadBalancing") == true)
         #expect(problem("{\(kms), \"attachMode\": \"uplink\"}")?.contains("not built yet") == true)
         #expect(problem("{\(kms), \"strictCIDRs\": [\"10.0.0.1/8\"]}")?.contains("strictCIDRs") == true)
         #expect(problem("{\(kms), \"epochs\": {\"lifetimeSeconds\": 5}}")?.contains("epochs.lifetimeSeconds") == true)

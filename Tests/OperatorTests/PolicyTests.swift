@@ -19,7 +19,8 @@ import Testing
     private func statuses(
         _ inventory: Inventory, _ proxies: ServiceProxies = ServiceProxies()
     ) -> [String: [String: Condition]] {
-        PolicyStatusPlan.plan(inventory, translation: .judge(proxies, attachMode: .pod), now: .now()).mapValues {
+        let translation = ServiceTranslation.judge(proxies, attachMode: .pod, socketLoadBalancing: false)
+        return PolicyStatusPlan.plan(inventory, translation: translation, now: .now()).mapValues {
             ($0.conditions ?? []).reduce(into: [:]) { $0[$1.type] = $1 }
         }
     }
@@ -300,10 +301,13 @@ import Testing
 
     @Test func statusCountsWhatNodesSay() throws {
         var inventory = try inventory([policy("p", .init())])
-        var status = PolicyStatusPlan.plan(
-            inventory, translation: .judge(ServiceProxies(), attachMode: .pod), now: .now())["p"]
-        #expect(status?.selectedPods == 8)
-        #expect(status?.protectedPods == 0)
+        func status(_ proxies: ServiceProxies) -> EncryptionPolicy.Status? {
+            let translation = ServiceTranslation.judge(proxies, attachMode: .pod, socketLoadBalancing: false)
+            return PolicyStatusPlan.plan(inventory, translation: translation, now: .now())["p"]
+        }
+        let before = status(ServiceProxies())
+        #expect(before?.selectedPods == 8)
+        #expect(before?.protectedPods == 0)
         #expect(statuses(inventory)["p"]?["Enforcing"]?.reason == "Pending")
 
         for name in ["node-a", "node-b"] {
@@ -313,8 +317,7 @@ import Testing
         proxies.isCiliumKnown = true
         proxies.kubeProxy = .absent
         proxies.cilium = ["kube-proxy-replacement": "true"]
-        status = PolicyStatusPlan.plan(inventory, translation: .judge(proxies, attachMode: .pod), now: .now())["p"]
-        #expect(status?.protectedPods == 7)
+        #expect(status(proxies)?.protectedPods == 7)
         let conditions = statuses(inventory, proxies)["p"]
         #expect(conditions?["Enforcing"]?.status == .isTrue)
         #expect(conditions?["Enforcing"]?.message.contains("1 share their node's network") == true)

@@ -67,7 +67,7 @@ import Testing
             let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
             let clock = KubernetesClock.system
             let hub = Hub(clusterDomain: "cluster.local", clock: clock)
-            let board = StatusBoard()
+            let board = StatusBoard(configuration)
             var watchers = Watchers(api: api, hub: hub, clock: clock, logger: logger)
             watchers.absence = (.milliseconds(50), .milliseconds(300))
             watchers.discoveryInterval = .milliseconds(50)
@@ -646,13 +646,7 @@ import Testing
     @Test func policiesSayWhatBecameOfThem() async throws {
         let world = try World()
         try fill(world)
-        var configMap = ConfigMap(metadata: ObjectMeta(name: "kube-proxy", namespace: "kube-system"))
-        configMap.data = ["config.conf": "mode: ipvs\n"]
-        try world.api.put(configMap)
-        try world.api.put(
-            DaemonSet(
-                metadata: ObjectMeta(name: "kube-proxy", namespace: "kube-system"),
-                status: .init(desiredNumberScheduled: 2)))
+        try putKubeProxy(world)
         try world.api.put(policy("all", .init(headers: "odd", strictCIDRs: ["10.245.0.0/16"])))
         _ = world.lead()
         world.keymgrs()
@@ -679,6 +673,41 @@ import Testing
         try await Task.sleep(for: .milliseconds(400))
         #expect(try world.api.find(EncryptionPolicy.self, key("all"))?.metadata.resourceVersion == version)
         await world.stop()
+    }
+
+    @Test func kubeProxyAndSocketLoadBalancing() async throws {
+        let world = try World { $0.socketLoadBalancing = true }
+        try fill(world)
+        try putKubeProxy(world)
+        try world.api.put(policy("all", .init()))
+        let board = world.lead().board
+        // Before anything has been looked for.
+        #expect(board.status.translation.works == true)
+        world.keymgrs()
+        func conditions() throws -> [String: Condition] {
+            (try world.api.find(EncryptionPolicy.self, key("all"))?.status?.conditions ?? []).reduce(into: [:]) {
+                $0[$1.type] = $1
+            }
+        }
+        try await eventually("all protected") { try conditions()["Enforcing"]?.reason == "AllProtected" }
+        // Several looks for kube-proxy later.
+        try await Task.sleep(for: .milliseconds(500))
+        let all = try conditions()
+        #expect(all["ServiceTranslation"]?.status == .isTrue)
+        #expect(all["ServiceTranslation"]?.reason == "KeymgrSocketLoadBalancing")
+        #expect(all["Enforcing"]?.status == .isTrue)
+        #expect(!world.events.all.contains { $0.contains("KubeProxy") || $0.contains("CannotTell") })
+        await world.stop()
+    }
+
+    private func putKubeProxy(_ world: World) throws {
+        var configMap = ConfigMap(metadata: ObjectMeta(name: "kube-proxy", namespace: "kube-system"))
+        configMap.data = ["config.conf": "mode: ipvs\n"]
+        try world.api.put(configMap)
+        try world.api.put(
+            DaemonSet(
+                metadata: ObjectMeta(name: "kube-proxy", namespace: "kube-system"),
+                status: .init(desiredNumberScheduled: 2)))
     }
 
     @Test func hostsThatMatchNothingAreReported() async throws {

@@ -25,8 +25,8 @@ public struct ServiceProxies: Sendable, Hashable {
 ///
 /// Packets are encrypted at the pod's own interface, for the addresses that they carry there. Where the address of a service is
 /// replaced later (kube-proxy's NAT on the node), the encrypted packet carries the service's address, and what the replacement
-/// changes is authenticated: such packets cannot be decrypted. Where it is replaced at the socket, before there is a packet (Cilium's
-/// socket load balancing), all is well.
+/// changes is authenticated: such packets cannot be decrypted. Where it is replaced at the socket, before there is a packet (keymgr's
+/// socket load balancing, or Cilium's), all is well.
 public struct ServiceTranslation: Sendable, Hashable {
     /// Whether it fits: nil when nobody can tell.
     public var works: Bool?
@@ -35,20 +35,27 @@ public struct ServiceTranslation: Sendable, Hashable {
     /// For people.
     public var message: String
 
-    /// Judges.
-    public static func judge(_ proxies: ServiceProxies, attachMode: OperatorConfiguration.AttachMode)
-        -> ServiceTranslation
-    {
+    /// Judges. `socketLoadBalancing`: keymgr's.
+    public static func judge(
+        _ proxies: ServiceProxies, attachMode: OperatorConfiguration.AttachMode, socketLoadBalancing: Bool
+    ) -> ServiceTranslation {
         if attachMode == .uplink {
             return .init(
                 works: true, reason: "UplinkMode",
                 message: "packets are encrypted at the node's uplink, after addresses of services were replaced")
         }
-        let socket = socketLoadBalancing(proxies.cilium)
+        let socket = ciliumSocketLoadBalancing(proxies.cilium)
         if socket == .everywhere {
             return .init(
                 works: true, reason: "SocketLoadBalancing",
                 message: "Cilium replaces addresses of services at the socket, before packets leave the pod")
+        }
+        if socketLoadBalancing {
+            return .init(
+                works: true, reason: "KeymgrSocketLoadBalancing",
+                message:
+                    "keymgr replaces addresses of ClusterIP services at the sockets of protected pods, before packets leave the pod"
+            )
         }
         if case .present(let mode) = proxies.kubeProxy {
             let name = mode.map { "kube-proxy (\($0))" } ?? "kube-proxy"
@@ -59,14 +66,14 @@ public struct ServiceTranslation: Sendable, Hashable {
             return .init(
                 works: false, reason: "KubeProxy",
                 message:
-                    "\(name) replaces addresses of services after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Use Cilium with kube-proxy replacement, or headless services, or a mesh whose proxies choose pods themselves.\(cilium)"
+                    "\(name) replaces addresses of services after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Turn on socketLoadBalancing of keymgr and operator, or use Cilium with kube-proxy replacement, or headless services, or a mesh whose proxies choose pods themselves.\(cilium)"
             )
         }
         if socket == .hostOnly {
             return .init(
                 works: false, reason: "HostOnlySocketLoadBalancing",
                 message:
-                    "Cilium's socket load balancing is limited to the host (bpf-lb-sock-hostns-only: true), so addresses of services are replaced after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Turn bpf-lb-sock-hostns-only off."
+                    "Cilium's socket load balancing is limited to the host (bpf-lb-sock-hostns-only: true), so addresses of services are replaced after packets were encrypted: connections of protected pods to ClusterIP services fail. Traffic between pods, and through headless services, works and is encrypted. Turn bpf-lb-sock-hostns-only off, or socketLoadBalancing of keymgr and operator on."
             )
         }
         guard proxies.kubeProxy != .unknown, proxies.isCiliumKnown else {
@@ -88,7 +95,7 @@ public struct ServiceTranslation: Sendable, Hashable {
     }
 
     /// kube-proxy replacement turns socket load balancing on, whatever `bpf-lb-sock` says; that one turns it on alone.
-    private static func socketLoadBalancing(_ cilium: [String: String]?) -> Socket {
+    private static func ciliumSocketLoadBalancing(_ cilium: [String: String]?) -> Socket {
         guard let cilium else { return .none }
         let replacement = cilium["kube-proxy-replacement"]
         guard replacement == "true" || replacement == "strict" || cilium["bpf-lb-sock"] == "true" else { return .none }

@@ -138,7 +138,9 @@ extension LeaderSession {
             note(error, "kube-proxy")
             if await hub.hasKubeProxyPods { proxies.kubeProxy = .present(mode: nil) }
         }
-        let translation = ServiceTranslation.judge(proxies, attachMode: configuration.attachMode ?? .pod)
+        let translation = ServiceTranslation.judge(
+            proxies, attachMode: configuration.attachMode ?? .pod,
+            socketLoadBalancing: configuration.socketLoadBalancing ?? false)
         let isNews = board.update { status in
             defer { status.translation = translation }
             return status.translation != translation

@@ -15,7 +15,7 @@ public final class Operator: Sendable {
     private let clock: KubernetesClock
     private let logger: Logger
     private let hub: Hub
-    private let board = StatusBoard()
+    private let board: StatusBoard
     private let recorder: EventRecorder
     private let session = Mutex<LeaderSession?>(nil)
     let pace: LeaderSession.Pace
@@ -48,6 +48,7 @@ public final class Operator: Sendable {
         self.clock = clock
         self.logger = logger
         self.pace = pace
+        board = StatusBoard(configuration)
         hub = Hub(clusterDomain: configuration.domain, clock: clock)
         recorder = EventRecorder(
             api: api, component: "encryption.ebpf.xdp/operator", instance: identity, clock: clock, logger: logger)

@@ -23,7 +23,7 @@ final class StatusBoard: Sendable {
     struct Status: Sendable {
         /// As the API server has it; nil: not known yet.
         var cluster: Cluster?
-        var translation = ServiceTranslation.judge(ServiceProxies(), attachMode: .pod)
+        var translation: ServiceTranslation
         var epochs: [Epoch: EpochDecision.State] = [:]
         var problems: Set<Problem> = []
         var kmsError: KMSError?
@@ -40,7 +40,15 @@ final class StatusBoard: Sendable {
         case pods, nodes, slices, epochs, policies
     }
 
-    private let value = Mutex(Status())
+    private let value: Mutex<Status>
+
+    /// What the configuration says; nothing else is known yet.
+    init(_ configuration: OperatorConfiguration) {
+        let translation = ServiceTranslation.judge(
+            ServiceProxies(), attachMode: configuration.attachMode ?? .pod,
+            socketLoadBalancing: configuration.socketLoadBalancing ?? false)
+        value = Mutex(Status(translation: translation))
+    }
 
     var status: Status { value.withLock { $0 } }
 
