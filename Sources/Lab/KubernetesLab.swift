@@ -24,6 +24,9 @@ public final class KubernetesLab: Sendable {
     /// A kubeconfig file for kubectl; nil with the stand-in, which makes no tables.
     public let admin: String?
 
+    /// Whether addresses of services are replaced at the sockets of protected pods.
+    public let socketLoadBalancing: Bool
+
     private let control: String
     private let apiServer: ChildProcess
     /// Files of operator and keymgr.
@@ -35,8 +38,9 @@ public final class KubernetesLab: Sendable {
 
     /// Starts the API server and makes nodes and pods known to it: pods of the lab are pods of namespace `shop`, each behind a Service of
     /// its own name. Nothing is protected yet, and no program of ours runs.
-    public init(_ lab: Lab, programs: String? = nil) throws {
+    public init(_ lab: Lab, programs: String? = nil, socketLoadBalancing: Bool = false) throws {
         self.lab = lab
+        self.socketLoadBalancing = socketLoadBalancing
         self.programs = try programs ?? Encryption.findPrograms()
         guard let root = Python.repository else {
             throw LabError("cannot find Tests/kube: run this in the repository, or set XDP_ENCRYPTOR_ROOT to it")
@@ -164,7 +168,7 @@ public final class KubernetesLab: Sendable {
         try writeFile(
             file,
             """
-            {"namespace": "xdp-encryptor", "strictCIDRs": ["10.200.0.0/13", "fd00:200::/24"],
+            {"namespace": "xdp-encryptor", "socketLoadBalancing": \(socketLoadBalancing), "strictCIDRs": ["10.200.0.0/13", "fd00:200::/24"],
              "kms": {"provider": "local", "local": {"kekFile": "\(kek)"}},
              "epochs": {"acknowledgeWithinSeconds": 10, "drainSeconds": 1, "withdrawWithinSeconds": 20}}
 
@@ -182,7 +186,8 @@ public final class KubernetesLab: Sendable {
             configuration(node),
             """
             {"cluster": {"source": "kubernetes", "kubeconfig": "\(kubeconfigs.keymgr)", "namespace": "xdp-encryptor",
-                         "podNamespaces": ["\(Self.namespaces(lab, node))"]},
+                         "podNamespaces": ["\(Self.namespaces(lab, node))"],
+                         "socketLoadBalancing": {"enabled": \(socketLoadBalancing)}},
              "pinPath": "\(pins(node))", "runtimeDirectory": "\(runtime(node))",
              "kms": {"provider": "local", "local": {"kekFile": "\(kek)"}}}
 
@@ -379,6 +384,36 @@ extension KubernetesLab {
                 """)
         }
         return documents.joined(separator: "\n---\n") + "\n"
+    }
+
+    /// A Service of namespace `shop` with these addresses (IPv4, IPv6) and the ports of Tests/peers/traffic.py, and these pods behind it.
+    public func service(_ name: String, _ addresses: [String], behind pods: [Lab.Pod]) -> String {
+        let slices = [4, 6].map { family in
+            let endpoints = pods.map {
+                #"- {addresses: ["\#($0.address(family: family))"], conditions: {ready: true}, nodeName: node-\#($0.node)}"#
+            }
+            return """
+                apiVersion: discovery.k8s.io/v1
+                kind: EndpointSlice
+                metadata: {name: \(name)-v\(family), namespace: shop, labels: {kubernetes.io/service-name: \(name)}}
+                addressType: IPv\(family)
+                ports: [{name: tcp, port: 8080, protocol: TCP}, {name: udp, port: 5353, protocol: UDP}]
+                endpoints:
+                \(endpoints.joined(separator: "\n"))
+                """
+        }
+        let service = """
+            apiVersion: v1
+            kind: Service
+            metadata: {name: \(name), namespace: shop}
+            spec:
+              clusterIP: "\(addresses[0])"
+              clusterIPs: ["\(addresses.joined(separator: #"", ""#))"]
+              ipFamilyPolicy: PreferDualStack
+              ipFamilies: [IPv4, IPv6]
+              ports: [{name: tcp, port: 8080, protocol: TCP}, {name: udp, port: 5353, protocol: UDP}]
+            """
+        return ([service] + slices).joined(separator: "\n---\n") + "\n"
     }
 
     /// A VirtualService that routes to these pods' Services.

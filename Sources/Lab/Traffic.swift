@@ -12,10 +12,15 @@ public struct Traffic: Sendable {
     public let marker: String
 
     private let listener: ChildProcess
+    /// What the client asks for, by family, where it is not the server's own address.
+    private let service: [Int: String]
 
-    /// Starts the servers in `server` and waits until they listen.
-    public init(_ lab: Lab, from client: Lab.Pod, to server: Lab.Pod, marker: String) throws {
+    /// Starts the servers in `server` and waits until they listen. The client asks for them at the addresses of a service, if there are any.
+    public init(
+        _ lab: Lab, from client: Lab.Pod, to server: Lab.Pod, marker: String, service: [Int: String] = [:]
+    ) throws {
         self.lab = lab
+        self.service = service
         self.client = client
         self.server = server
         self.marker = marker
@@ -30,8 +35,8 @@ public struct Traffic: Sendable {
     public func stop() { lab.stop(listener) }
 
     private func command(_ what: String, family: Int, _ arguments: [String]) throws -> [String] {
-        [Python.interpreter, try Python.script("traffic.py"), what, server.address(family: family), "--marker", marker]
-            + arguments
+        let target = service[family] ?? server.address(family: family)
+        return [Python.interpreter, try Python.script("traffic.py"), what, target, "--marker", marker] + arguments
     }
 
     /// Runs one of traffic.py's commands over IPv4 (4) or IPv6 (6). Returns what it says; throws unless all of it arrived.

@@ -163,6 +163,103 @@ extension EndToEnd {
             }
         }
 
+        @Test(
+            "A service's address leads to its pods, encrypted, without kube-proxy: TCP, UDP, both families; they may change"
+        )
+        func services() throws {
+            try Lab.with(Lab.Plan(nodes: 2, podsPerNode: 2)) { lab in
+                let kubernetes = try KubernetesLab(lab, socketLoadBalancing: true)
+                try kubernetes.start()
+                let (node, client, servers) = (lab.nodes[0], lab.nodes[0].pods[0], lab.nodes[1].pods)
+                let addresses = ["10.96.0.10", "fd96::10"]
+                // As kube-proxy would lead it, if something were sent there.
+                try lab.require([
+                    "ip", "-n", node.namespace.name, "route", "add", "10.96.0.0/16", "via", lab.nodes[1].address,
+                ])
+                try kubernetes.apply("echo", kubernetes.service("echo", addresses, behind: [servers[0]]))
+                try kubernetes.apply("web", kubernetes.virtualService("web", to: [client] + servers))
+                try kubernetes.waitUntilProtected([client] + servers)
+                let before = try lab.nodes.map { try kubernetes.verdicts($0) }
+
+                let capture = try Capture(lab, in: node.namespace, interface: node.uplink)
+                func traffic(to server: Lab.Pod) throws -> Traffic {
+                    try Traffic(
+                        lab, from: client, to: server, marker: marker, service: [4: addresses[0], 6: addresses[1]])
+                }
+                let first = try traffic(to: servers[0])
+                for family in [4, 6] {
+                    try first.run("file", family: family, "--bytes", "1000000")
+                    try first.run("sizes", family: family, "--first", "0", "--last", "50")
+                }
+                let stream = try first.start("stream", family: 4, "--rate", "200")
+                // Another pod behind it: what is connected stays where it is, what connects now goes there.
+                let second = try traffic(to: servers[1])
+                try kubernetes.apply("echo", kubernetes.service("echo", addresses, behind: [servers[1]]))
+                try wait(for: "the other pod", until: .seconds(10)) {
+                    try second.run("file", family: 4, "--bytes", "1000")
+                    // PassiveOpens
+                    let accepted = try lab.require(
+                        ["awk", "/^Tcp: [0-9]/ {print $7}", "/proc/net/snmp"], in: servers[1].namespace)
+                    return accepted != "0\n"
+                }
+                expectUnharmed(try first.finish(stream))
+                first.stop()
+                // Without keymgr what it has set stays.
+                try kubernetes.stop(node, SIGKILL)
+                try second.run("file", family: 6, "--bytes", "100000")
+                try kubernetes.start(node)
+                try kubernetes.waitUntilProtected([client] + servers)
+                try second.run("sizes", family: 6, "--first", "0", "--last", "50")
+
+                let found = try decode(kubernetes, capture)
+                expectClean(found)
+                #expect(Set(found.byKind.keys).isSuperset(of: ["tcp4", "tcp6", "udp4", "udp6"]), "\(found.byKind)")
+                for (node, earlier) in zip(lab.nodes, before) {
+                    #expect(try kubernetes.verdicts(node).since(earlier).drops == [:])
+                }
+                let status = try lab.require(
+                    [
+                        kubernetes.programs + "/xdp-encryptor", "status", "--pin-path", kubernetes.pins(node),
+                        "--state-directory", kubernetes.runtime(node),
+                    ], in: node.namespace)
+                #expect(status.contains("4 addresses, 4 backends, for sockets of 1 pods"), "\(status)")
+                let why = try lab.require(
+                    [
+                        kubernetes.programs + "/xdp-encryptor", "why", client.name, addresses[0], "--pin-path",
+                        kubernetes.pins(node), "--state-directory", kubernetes.runtime(node),
+                    ], in: node.namespace)
+                #expect(why.contains("\(client.address) -> \(servers[1].address): ENCRYPTED"), "\(why)")
+                #expect(why.contains("the address of a service (tcp 8080, udp 5353)"), "\(why)")
+
+                // What gets past the sockets, where kube-proxy would make it clear text for a protected pod, is dropped.
+                func sendRaw() throws -> (Verdicts, DecoderReport) {
+                    let before = try kubernetes.verdicts(node)
+                    let capture = try Capture(lab, in: node.namespace, interface: node.uplink, name: "raw")
+                    let script = """
+                        import socket, struct
+                        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+                        text = b"\(marker)"
+                        for _ in range(10):
+                            raw.sendto(struct.pack(">HHHH", 4000, 5353, 8 + len(text), 0) + text, ("\(addresses[0])", 0))
+                        """
+                    try lab.require([Python.interpreter, "-c", script], in: client.namespace)
+                    usleep(300_000)
+                    return (try kubernetes.verdicts(node).since(before), try decode(kubernetes, capture))
+                }
+                let (dropped, nothing) = try sendRaw()
+                #expect(dropped["unknown_peer"] == 10 && nothing.markerOnWire == 0, "\(dropped)")
+
+                // It is no service any more: nobody's address is replaced, and nothing is known of it.
+                try kubernetes.delete("/api/v1/namespaces/shop/services/echo")
+                try wait(for: "the service to go", until: .seconds(10)) {
+                    try sendRaw().1.markerOnWire == 10
+                }
+                let outcome = try lab.run(
+                    ["timeout", "0.3", "bash", "-c", "exec 3<>/dev/tcp/\(addresses[0])/8080"], in: client.namespace)
+                #expect(!outcome.succeeded)
+            }
+        }
+
         @Test("keymgr's check says what is there, and detach works")
         func commands() throws {
             try protected { kubernetes, client, server in
