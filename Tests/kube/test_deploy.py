@@ -71,6 +71,8 @@ def test_every_value_is_in_the_schema_and_explained():
         ({"kms": {"provider": "gpc"}}, "provider"),
         ({"kms": {"provider": "local"}, "keymgr": {"replayWindow": 100}}, "replayWindow"),
         ({"kms": {"provider": "local"}, "operators": {}}, "operators"),
+        ({"kms": {"provider": "local"}, "socketLoadBalancing": {"cgroup": "sys/fs/cgroup"}}, "cgroup"),
+        ({"kms": {"provider": "local"}, "socketLoadBalancing": {"exceptNamespaces": ["Kube_System"]}}, "exceptNamespaces"),
     ],
 )
 def test_values_that_cannot_work_are_refused(values, sentence):
@@ -132,10 +134,15 @@ def test_security_of_pods(provider):
     assert operator["securityContext"].get("runAsNonRoot", False) == (provider != "local")
 
 
+def configurations_of(items) -> dict[str, dict]:
+    """keymgr.json and operator.json."""
+    return {name: json.loads(text) for item in items if item["kind"] == "ConfigMap" for name, text in item["data"].items()}
+
+
 def test_configurations_are_json_and_name_the_provider():
     for provider, kms in zip(PROVIDERS, ["local", "aws", "gcp", "azure", "openbao"]):
         items = example(provider)
-        data = {name: json.loads(text) for item in items if item["kind"] == "ConfigMap" for name, text in item["data"].items()}
+        data = configurations_of(items)
         assert sorted(data) == ["keymgr.json", "operator.json"]
         for configuration in data.values():
             assert configuration["kms"]["provider"] == kms and kms in configuration["kms"]
@@ -178,6 +185,40 @@ def test_rights_are_no_more_than_they_should_be():
     for item in items:
         for rule in item.get("rules", []) if item["kind"] == "Role" else []:
             assert rule.get("resourceNames") or rule["verbs"] == ["create"], "rights in a namespace are for objects by name"
+
+
+SERVICES = {(group, resource, verb) for group, resource in [("", "services"), ("discovery.k8s.io", "endpointslices")] for verb in ("get", "list", "watch")}
+
+
+@pytest.mark.parametrize("values", [{}, {"cgroup": "/sys/fs/cgroup/unified", "exceptNamespaces": ["mesh"]}])
+def test_socket_load_balancing(values):
+    off, on = (chart({"kms": {"provider": "local"}, "socketLoadBalancing": {"enabled": enabled, **values}}) for enabled in (False, True))
+    for items, enabled in (off, False), (on, True):
+        data = configurations_of(items)
+        told = data["keymgr.json"]["cluster"]["socketLoadBalancing"]
+        # keymgr and the operator are told the same.
+        assert told["enabled"] is data["operator.json"]["socketLoadBalancing"] is enabled
+        assert told["exceptNamespaces"] == values.get("exceptNamespaces", [])
+        spec = pod_spec(items, "DaemonSet")
+        mounts = {mount["name"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        assert ("cgroup" in mounts) == ("cgroup" in volumes) == enabled
+        if enabled:
+            assert mounts["cgroup"] == {"name": "cgroup", "mountPath": told["cgroup"], "readOnly": True}
+            assert volumes["cgroup"]["hostPath"] == {"path": values.get("cgroup", "/sys/fs/cgroup"), "type": "Directory"}
+        assert all(mount["name"] != "cgroup" for container in spec["containers"][1:] for mount in container["volumeMounts"])
+    # Nothing else is granted, and nothing to the operator.
+    assert rules(on, "ebpf-xdp-keymgr") - rules(off, "ebpf-xdp-keymgr") == SERVICES
+    assert not rules(off, "ebpf-xdp-keymgr") & SERVICES and rules(off, "ebpf-xdp-keymgr") < rules(on, "ebpf-xdp-keymgr")
+    assert rules(on, "ebpf-xdp-operator") == rules(off, "ebpf-xdp-operator")
+
+
+def test_socket_load_balancing_is_on_where_kube_proxy_translates():
+    for provider in PROVIDERS:
+        items = kustomize(f"kustomize/overlays/{provider}")
+        enabled = provider in ("eks", "gke", "aks")
+        assert configurations_of(items)["operator.json"]["socketLoadBalancing"] is enabled
+        assert (rules(items, "ebpf-xdp-keymgr") & SERVICES == SERVICES) == enabled
 
 
 def test_the_operator_may_delete_what_it_deletes():
