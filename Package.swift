@@ -8,6 +8,10 @@ let swiftSettings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
+/// Programs find what they call in libraries before they start: nothing is looked up, with registers saved on the stack, while they hold a
+/// key, and the table of what was found is read-only from then on (full RELRO).
+let linkerSettings: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "now"])]
+
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let cryptoExtras: Target.Dependency = .product(name: "CryptoExtras", package: "swift-crypto")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -64,7 +68,8 @@ let package = Package(
             name: "CloudIdentity", dependencies: ["Secrets", crypto, cryptoExtras, http, logging] + nio,
             swiftSettings: swiftSettings),
         .target(
-            name: "KMS", dependencies: ["Secrets", "CloudIdentity", "Keys", crypto, cryptoExtras, http, logging],
+            name: "KMS",
+            dependencies: ["CSys", "Secrets", "CloudIdentity", "Keys", crypto, cryptoExtras, http, logging],
             swiftSettings: swiftSettings),
 
         // The Kubernetes API: list, watch, apply, lease. Kubeconfig files are read with Debian's libyaml.
@@ -109,7 +114,7 @@ let package = Package(
                 arguments, logging, lifecycle, signals,
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings, linkerSettings: linkerSettings),
         .executableTarget(
             name: "operatorcli",
             dependencies: [
@@ -117,14 +122,14 @@ let package = Package(
                 logging, lifecycle, signals,
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings, linkerSettings: linkerSettings),
         .executableTarget(
             name: "cli",
             dependencies: [
                 "Agent", "Cluster", "Commands", "Datapath", "Keys", "KMS", "Lab", "Netlink", "Secrets", arguments,
                 logging,
             ],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings, linkerSettings: linkerSettings),
 
         .testTarget(name: "BPFTests", dependencies: ["BPF"], swiftSettings: swiftSettings),
         .testTarget(name: "NetlinkTests", dependencies: ["Netlink", "BPF", "CSys"], swiftSettings: swiftSettings),

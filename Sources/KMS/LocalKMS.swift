@@ -1,3 +1,4 @@
+internal import CSys
 internal import Crypto
 internal import FoundationEssentials
 public import Secrets
@@ -23,9 +24,11 @@ public struct LocalKMS: KeyManagementService {
 
     /// Draws a DEK and wraps it with AES-256-GCM. Wrapped bytes: nonce 12 (random) | ciphertext 32 | tag 16; AAD is the
     /// context's canonical bytes.
-    public func generateDEK(for context: KeyContext) async throws(KMSError) -> WrappedDEK {
+    public func generateDEK(for context: KeyContext) async throws(KMSError) -> WrappedDEK { try sealed(for: context) }
+
+    func sealed(for context: KeyContext) throws(KMSError) -> WrappedDEK {
         let kek = try KEKFile.read(kekFile).current
-        defer { overwriteKeySchedule() }
+        defer { overwriteResidue() }
         let dek = SecretBytes(random: DEK.size)
         let wrapped: [UInt8]
         do {
@@ -41,6 +44,10 @@ public struct LocalKMS: KeyManagementService {
 
     /// Opens what `generateDEK` sealed.
     public func unwrap(_ blob: WrappedDEK, for context: KeyContext) async throws(KMSError) -> SecretBytes {
+        try opened(blob, for: context)
+    }
+
+    func opened(_ blob: WrappedDEK, for context: KeyContext) throws(KMSError) -> SecretBytes {
         try requireOurs(blob)
         let file = try KEKFile.read(kekFile)
         guard let kek = file.keks.first(where: { $0.version == blob.kekVersion }) else {
@@ -53,7 +60,7 @@ public struct LocalKMS: KeyManagementService {
             throw KMSError(
                 .malformedBlob, .local, "\(blob.wrapped.count) wrapped bytes instead of \(12 + DEK.size + 16)")
         }
-        defer { overwriteKeySchedule() }
+        defer { overwriteResidue() }
         var plaintext: Data
         do {
             let box = try AES.GCM.SealedBox(combined: blob.wrapped)
@@ -69,10 +76,12 @@ public struct LocalKMS: KeyManagementService {
     }
 
     /// AES-GCM of swift-crypto frees its key schedule, whose first half is the key itself, without zeroing it. The next one gets the
-    /// same piece of the heap: it is made here, of a key of zeros. (A test searches the memory of a running daemon for KEKs.)
-    private func overwriteKeySchedule() {
+    /// same piece of the heap: it is made here, of a key of zeros. And what functions have left on the stack goes. (A test searches the
+    /// memory of a running daemon for KEKs.)
+    private func overwriteResidue() {
         let zeros = SymmetricKey(data: [UInt8](repeating: 0, count: DEK.size))
         _ = try? AES.GCM.seal([UInt8](), using: zeros)
+        csys_scrub_stack()
     }
 
     /// The fingerprint of the file's first KEK.

@@ -22,6 +22,56 @@ import Testing
         try await kms.checkHealth()
     }
 
+    /// The heap's free pieces of a size are kept in a stack of seven by each thread; what is freed on top of seven goes elsewhere.
+    @Test(
+        "No KEK stays in memory, whatever the heap looks like",
+        .enabled(if: geteuid() == 0, "reading a process's memory needs root"))
+    func residue() throws {
+        let kms = LocalKMS(kekFile: folder.path("kek"))
+        try LocalKMS.createKEKFile(at: kms.kekFile)
+        let blob = try kms.sealed(for: context)
+        for stacked in [0, 1, 6, 7, 12] {
+            let pieces = stride(from: 256, through: 1024, by: 16).flatMap { size in
+                (0..<stacked).map { _ in malloc(size) }
+            }
+            for piece in pieces { free(piece) }
+            _ = try kms.opened(blob, for: context)
+            for piece in pieces.map({ _ in malloc(64) }) { free(piece) }
+            #expect(try memoryHolds(secretIn: kms.kekFile) == false, "\(stacked) pieces of each size")
+        }
+        // The search finds what is there.
+        let copy = try #require(fopen(kms.kekFile, "re"))
+        defer { fclose(copy) }
+        var text = [CChar](repeating: 0, count: 65)
+        try #require(fread(&text, 1, 64, copy) == 64)
+        #expect(try memoryHolds(secretIn: kms.kekFile))
+        withExtendedLifetime(text) {}
+    }
+
+    /// Whether our memory holds the KEK of a file, as bytes or as text; looked for by another process.
+    private func memoryHolds(secretIn path: String) throws -> Bool {
+        let script = """
+            import sys
+            text = open(sys.argv[2], "rb").read().strip()
+            needles = [text, bytes.fromhex(text.decode())]
+            with open(f"/proc/{sys.argv[1]}/maps") as maps, open(f"/proc/{sys.argv[1]}/mem", "rb", 0) as memory:
+                for line in maps:
+                    low, high = (int(end, 16) for end in line.split()[0].split("-"))
+                    if line.split()[1].startswith("rw") and "[vvar" not in line:
+                        try:
+                            memory.seek(low)
+                            area = memory.read(high - low)
+                        except OSError:
+                            continue
+                        if any(needle in area for needle in needles):
+                            sys.exit(3)
+            """
+        folder.write("search.py", script, mode: 0o600)
+        let status = system("python3 \(folder.path("search.py")) \(getpid()) \(path)")
+        try #require(status == 0 || status == 3 << 8, "the search ended with \(status)")
+        return status != 0
+    }
+
     @Test func everyPartOfTheContextBinds() async throws {
         let kms = LocalKMS(kekFile: folder.path("kek"))
         try LocalKMS.createKEKFile(at: kms.kekFile)
