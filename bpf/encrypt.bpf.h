@@ -15,6 +15,12 @@ XE_INLINE int xe_in_strict_cidr(const struct xe_address *address)
 	return bpf_map_lookup_elem(&strict_cidrs, &key) != NULL;
 }
 
+/* Whether somebody behind us would lead a packet on to a protected pod, in clear: kube-proxy. */
+XE_INLINE int xe_leads_to_protected(const struct xe_address *address)
+{
+	return bpf_map_lookup_elem(&service_addresses, address) != NULL;
+}
+
 /* Whether a packet is to be encrypted (XE_ENCRYPTED, and for whom) or what else happens with it. */
 XE_INLINE __u32 xe_send_policy(struct xe_packet *p, __u32 *slot)
 {
@@ -26,14 +32,17 @@ XE_INLINE __u32 xe_send_policy(struct xe_packet *p, __u32 *slot)
 	if (!source || !(source->flags & XE_ENDPOINT_LOCAL)) {
 		/* Whatever comes here left a protected pod. Under an address that is not its own it reaches nobody protected. */
 		if (source || (destination && !(destination->flags & XE_ENDPOINT_LOCAL)) ||
-		    xe_in_strict_cidr(&p->destination))
+		    xe_in_strict_cidr(&p->destination) || xe_leads_to_protected(&p->destination))
 			return XE_DROP_SPOOFED;
 		return destination ? XE_PASS_SAME_NODE : XE_PASS_UNPROTECTED;
 	}
 	if (!destination) {
+		strict = source->flags & XE_ENDPOINT_STRICT;
+		if (strict && xe_leads_to_protected(&p->destination))
+			return XE_DROP_SERVICE;
 		if (!xe_in_strict_cidr(&p->destination))
 			return XE_PASS_UNPROTECTED;
-		return source->flags & XE_ENDPOINT_STRICT ? XE_DROP_UNKNOWN_PEER : XE_PASS_UNKNOWN_PEER;
+		return strict ? XE_DROP_UNKNOWN_PEER : XE_PASS_UNKNOWN_PEER;
 	}
 	if (destination->flags & XE_ENDPOINT_LOCAL)
 		return XE_PASS_SAME_NODE;

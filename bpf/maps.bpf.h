@@ -170,6 +170,15 @@ struct {
 	__uint(max_entries, XE_HOST_ENDS);
 } host_ends SEC(".maps");
 
+/* Addresses of services that lead to protected pods, where sockets replace them (socketlb.bpf.c). Key: the address; the value says nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct xe_address);
+	__type(value, __u32);
+	__uint(max_entries, XE_SERVICE_ADDRESSES_DEFAULT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} service_addresses SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);

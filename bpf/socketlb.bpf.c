@@ -16,6 +16,8 @@
 #define XE_IPPROTO_UDP 17
 #define XE_REMEMBERED 8 /* services that one socket may speak with at a time and get answers under their addresses */
 #define XE_ALLOW 1
+#define XE_REFUSE 0
+#define XE_ECONNREFUSED 111
 
 /* ---- maps ---- */
 
@@ -56,12 +58,15 @@ struct xe_translation {
 	struct xe_service_address service;
 	struct xe_backend backend;
 	__u32 set; /* 0: nothing here */
+	__u32 index; /* of the backend in its set */
+	__u32 used; /* when, by `clock` */
 };
 
 /* What a socket has had replaced; ends with the socket. */
 struct xe_translations {
 	struct bpf_spin_lock lock;
 	__u32 next; /* to be overwritten */
+	__u32 clock; /* counts uses */
 	struct xe_translation last[XE_REMEMBERED];
 };
 
@@ -135,83 +140,148 @@ XE_INLINE __u32 xe_draw(const struct xe_service *service, __u64 pod)
 	return bpf_get_prandom_u32() % service->backends;
 }
 
-/*
- * The backend that a socket's datagrams to a service go to already, while the service's set is the same: answers must come from
- * whom the question went to. Returns 0 when there is none.
- */
-XE_INLINE int xe_recall(struct xe_translations *t, const struct xe_service_address *target, __u32 set, struct xe_backend *backend)
+/* The socket speaks with `target` itself from now on: what comes from there is not of a service any more. */
+XE_INLINE void xe_forget(struct bpf_sock *socket, const struct xe_service_address *target)
 {
-	int found = 0;
+	struct xe_translations *t = bpf_sk_storage_get(&translations, socket, NULL, 0);
 
+	if (!t)
+		return;
+	bpf_spin_lock(&t->lock);
+	for (int i = 0; i < XE_REMEMBERED; i++)
+		if (t->last[i].backend.port == target->port && xe_is_same_address(&t->last[i].backend.address, &target->address))
+			t->last[i].set = 0;
+	bpf_spin_unlock(&t->lock);
+}
+
+/* What the socket has had last from a service; `set` is 0 when there is nothing. */
+XE_INLINE void xe_recall(struct xe_translations *t, const struct xe_service_address *service, struct xe_translation *last)
+{
 	bpf_spin_lock(&t->lock);
 	for (int i = 0; i < XE_REMEMBERED; i++) {
-		if (t->last[i].set == set && xe_is_same_service(&t->last[i].service, target)) {
-			*backend = t->last[i].backend;
-			found = 1;
+		if (t->last[i].set && xe_is_same_service(&t->last[i].service, service)) {
+			*last = t->last[i];
 			break;
 		}
 	}
 	bpf_spin_unlock(&t->lock);
-	return found;
 }
 
-XE_INLINE void xe_remember(struct xe_translations *t, const struct xe_service_address *target, __u32 set,
-			   const struct xe_backend *backend)
+/* Notes a translation, in the place of the same service's last one. `keep`: unless another thread has noted one of this set meanwhile. */
+XE_INLINE void xe_remember(struct xe_translations *t, struct xe_translation *now, const int keep)
 {
 	bpf_spin_lock(&t->lock);
-	__u32 at = t->next & (XE_REMEMBERED - 1);
+	__u32 at = t->next & (XE_REMEMBERED - 1), found = 0;
 
-	/* The place of the same service's earlier set, if there is one: its backend may be gone. */
-	for (__u32 i = 0; i < XE_REMEMBERED; i++)
-		if (t->last[i].set && xe_is_same_service(&t->last[i].service, target))
+	for (__u32 i = 0; i < XE_REMEMBERED; i++) {
+		if (t->last[i].set && xe_is_same_service(&t->last[i].service, &now->service)) {
 			at = i;
-	if (at == (t->next & (XE_REMEMBERED - 1)))
+			found = 1;
+		}
+	}
+	if (!found)
 		t->next = at + 1;
-	t->last[at & (XE_REMEMBERED - 1)].service = *target;
-	t->last[at & (XE_REMEMBERED - 1)].backend = *backend;
-	t->last[at & (XE_REMEMBERED - 1)].set = set;
+	at &= XE_REMEMBERED - 1;
+	now->used = ++t->clock;
+	if (keep && found && t->last[at].set == now->set) {
+		now->backend = t->last[at].backend;
+		t->last[at].used = now->used;
+	} else {
+		t->last[at] = *now;
+	}
 	bpf_spin_unlock(&t->lock);
 }
 
 /*
- * Finds where a protected pod's socket is to go instead of `target`. Returns 0 when `target` stays: it is no service, the pod is not
- * protected, or what must be remembered has no room.
+ * Copies a backend. The kernel gives an element of a map that is removed or replaced to the next one at once, also while it is read
+ * here: what was copied may be another service's. It is not if it still is where it was, because no number of a set is used twice.
  */
-XE_INLINE int xe_balance(struct bpf_sock_addr *context, const struct xe_service_address *target, struct xe_backend *backend,
-			 const int connects)
+XE_INLINE int xe_read_backend(const struct xe_backend_key *key, struct xe_backend *backend)
+{
+	struct xe_backend *there = bpf_map_lookup_elem(&backends, key);
+
+	if (!there)
+		return 0;
+	*backend = *there;
+	xe_barrier();
+	return bpf_map_lookup_elem(&backends, key) != NULL;
+}
+
+enum xe_choice {
+	XE_CHOICE_NONE, /* `target` stays: it is no service, or nothing can be done */
+	XE_CHOICE_BACKEND,
+	XE_CHOICE_NOBODY, /* it is a service, and nobody is behind it */
+};
+
+/* Draws a backend of the service at `now->service`. The same holds for the service's value as for a backend. */
+XE_INLINE int xe_choose(struct xe_translation *now, __u64 pod)
+{
+	for (int attempt = 0; attempt < 4; attempt++) {
+		struct xe_service *there = bpf_map_lookup_elem(&services, &now->service), service;
+		struct xe_backend_key key;
+
+		if (!there)
+			return XE_CHOICE_NONE;
+		service = *there;
+		key = (struct xe_backend_key){.set = service.set};
+		if (service.backends) {
+			key.index = xe_draw(&service, pod);
+			if (!xe_read_backend(&key, &now->backend))
+				continue;
+		}
+		xe_barrier();
+		there = bpf_map_lookup_elem(&services, &now->service);
+		if (!there || *(volatile __u32 *)&there->set != service.set)
+			continue;
+		if (!service.backends)
+			return XE_CHOICE_NOBODY;
+		now->set = service.set;
+		now->index = key.index;
+		return XE_CHOICE_BACKEND;
+	}
+	xe_count_socket(XE_SOCKETLB_FAILED);
+	return XE_CHOICE_NONE;
+}
+
+/* Finds where a protected pod's socket is to go instead of `now->service`. */
+XE_INLINE int xe_balance(struct bpf_sock_addr *context, struct xe_translation *now, const int connects)
 {
 	struct bpf_sock *socket = context->sk;
 	__u64 pod = bpf_get_netns_cookie(context);
+	struct xe_translation last = {};
+	struct xe_backend_key key;
+	struct xe_backend same;
 	struct xe_translations *t;
-	struct xe_backend *found = NULL;
-	struct xe_service *service = NULL;
-	__u32 set = 0;
+	int choice;
 
-	if (!bpf_map_lookup_elem(&pods, &pod))
-		return 0;
-	/* Twice: a set may be exchanged between the two look-ups. */
-	for (int attempt = 0; attempt < 2 && !found; attempt++) {
-		service = bpf_map_lookup_elem(&services, target);
-		if (!service || !socket)
-			return 0;
-		set = service->set;
-		if (!service->backends)
-			return 0;
-		struct xe_backend_key key = {.set = set, .index = xe_draw(service, pod)};
-
-		found = bpf_map_lookup_elem(&backends, &key);
-	}
-	t = found ? bpf_sk_storage_get(&translations, socket, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	if (!socket || !bpf_map_lookup_elem(&pods, &pod))
+		return XE_CHOICE_NONE;
+	choice = xe_choose(now, pod);
+	/* Not what a connected IPv6 socket sends by IPv4: the kernel gives it the address that it is connected to, the pod's, once more. */
+	if (choice == XE_CHOICE_NONE && (connects || !socket->dst_port))
+		xe_forget(socket, &now->service);
+	if (choice == XE_CHOICE_NOBODY)
+		xe_count_socket(XE_SOCKETLB_REFUSED);
+	if (choice != XE_CHOICE_BACKEND)
+		return choice;
+	t = bpf_sk_storage_get(&translations, socket, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!t) {
 		xe_count_socket(XE_SOCKETLB_FAILED);
-		return 0;
+		return XE_CHOICE_NONE;
 	}
-	if (connects || !xe_recall(t, target, set, backend)) {
-		*backend = *found;
-		xe_remember(t, target, set, backend);
+	if (!connects) {
+		/* Datagrams go where earlier ones went, as long as that pod is behind the service: it may keep state about the client. */
+		xe_recall(t, &now->service, &last);
+		key = (struct xe_backend_key){.set = now->set, .index = last.index};
+		if (last.set && last.set != now->set && xe_read_backend(&key, &same) && same.port == last.backend.port &&
+		    xe_is_same_address(&same.address, &last.backend.address)) {
+			now->backend = same;
+			now->index = last.index;
+		}
 	}
+	xe_remember(t, now, !connects);
 	xe_count_socket(connects ? XE_SOCKETLB_CONNECTS : XE_SOCKETLB_DATAGRAMS);
-	return 1;
+	return XE_CHOICE_BACKEND;
 }
 
 /* ---- and back ---- */
@@ -221,7 +291,7 @@ XE_INLINE int xe_restore(struct bpf_sock_addr *context, const struct xe_service_
 {
 	struct bpf_sock *socket = context->sk;
 	struct xe_translations *t;
-	int found = 0;
+	__u32 used = 0; /* `clock` begins with 1 */
 
 	if (!socket)
 		return 0;
@@ -230,15 +300,15 @@ XE_INLINE int xe_restore(struct bpf_sock_addr *context, const struct xe_service_
 		return 0;
 	bpf_spin_lock(&t->lock);
 	for (int i = 0; i < XE_REMEMBERED; i++) {
-		if (t->last[i].set && t->last[i].backend.port == source->port &&
+		/* It may be behind several services: the one that was used last. */
+		if (t->last[i].set && t->last[i].used > used && t->last[i].backend.port == source->port &&
 		    xe_is_same_address(&t->last[i].backend.address, &source->address)) {
 			*service = t->last[i].service;
-			found = 1;
-			break;
+			used = t->last[i].used;
 		}
 	}
 	bpf_spin_unlock(&t->lock);
-	return found;
+	return used != 0;
 }
 
 /* ---- programs ---- */
@@ -252,11 +322,15 @@ XE_INLINE int xe_is_balanced(const struct bpf_sock_addr *context)
 	SEC(section)                                                                                                           \
 	int name(struct bpf_sock_addr *context)                                                                                \
 	{                                                                                                                      \
-		struct xe_service_address target = xe_target##family(context);                                                 \
-		struct xe_backend backend = {};                                                                                \
+		struct xe_translation now = {.service = xe_target##family(context)};                                           \
+		int choice = xe_is_balanced(context) ? xe_balance(context, &now, connects) : XE_CHOICE_NONE;                   \
                                                                                                                                \
-		if (xe_is_balanced(context) && xe_balance(context, &target, &backend, connects))                               \
-			xe_write##family(context, &backend.address, backend.port);                                             \
+		if (choice == XE_CHOICE_NOBODY) {                                                                              \
+			bpf_set_retval(-XE_ECONNREFUSED);                                                                      \
+			return XE_REFUSE;                                                                                      \
+		}                                                                                                              \
+		if (choice == XE_CHOICE_BACKEND)                                                                               \
+			xe_write##family(context, &now.backend.address, now.backend.port);                                     \
 		return XE_ALLOW;                                                                                               \
 	}
 

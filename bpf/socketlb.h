@@ -28,7 +28,7 @@ enum xe_service_flag {
 /* A service's present set of backends. Value of `services`. */
 struct xe_service {
 	__u32 set; /* never used twice while the maps live */
-	__u32 backends; /* how many; not 0 */
+	__u32 backends; /* how many; 0: connections are refused */
 	__u32 flags; /* enum xe_service_flag */
 	__u32 reserved;
 };
@@ -51,7 +51,8 @@ enum xe_socketlb_count {
 	XE_SOCKETLB_DATAGRAMS = 1, /* datagrams of sockets without a connection */
 	XE_SOCKETLB_ANSWERS = 2, /* their answers, given the service's address again */
 	XE_SOCKETLB_FAILED = 3, /* the address of a service stayed as it was: no memory, or a backend was not where its set says */
-	XE_SOCKETLB_COUNTS = 4,
+	XE_SOCKETLB_REFUSED = 4, /* there is no backend */
+	XE_SOCKETLB_COUNTS = 5,
 };
 
 #endif /* XE_SOCKETLB_H */

@@ -39,7 +39,8 @@
 
 #define XE_SLOTS_DEFAULT 8192 /* peers (nodes) */
 #define XE_ENDPOINTS_DEFAULT 131072
-#define XE_CIDRS_DEFAULT 16384 /* addresses of services among them */
+#define XE_CIDRS_DEFAULT 1024
+#define XE_SERVICE_ADDRESSES_DEFAULT 65536
 #define XE_WINDOWS_DEFAULT 262144 /* (security association, lane) pairs that may be seen */
 #define XE_EVENTS_BYTES 262144
 #define XE_HOST_ENDS 8192 /* devices of the host that lead to protected pods */
@@ -203,6 +204,7 @@ enum xe_verdict {
 	XE_DROP_EXHAUSTED = 29, /* the IV counter is used up */
 	XE_DROP_NO_ROOM = 30, /* no head room in the packet */
 	XE_DROP_NO_WINDOW = 31, /* the table of replay windows is full */
+	XE_DROP_SERVICE = 32, /* strict: to the address of a service that leads to protected pods, where no socket has replaced it */
 	/* faults of ours: XDP_ABORTED, so that the tracepoint xdp:xdp_exception shows them */
 	XE_FAULT_SCRATCH = 40, /* per-CPU scratch missing or in use */
 	XE_FAULT_CIPHER = 41, /* the kernel's cipher returned an error */

@@ -13,8 +13,10 @@ public final class Datapath: DatapathControl {
     public let warnings: [String]
     /// False when the pins of an earlier process were picked up.
     public let isFresh: Bool
-    /// Replaces addresses of services, if asked for.
+    /// Replaces addresses of services; nil: it was not asked for, or cannot be.
     public let balancer: SocketLoadBalancer?
+    /// Why addresses of services cannot be replaced.
+    public let balancerFailure: String?
 
     private let lock: FolderLock
     private let tables: Tables
@@ -33,13 +35,24 @@ public final class Datapath: DatapathControl {
         let lock = try FolderLock(options.pinPath)
         let attacher = Attacher(options: options)
         let opened = try Opening.open(options: options, attacher: attacher)
-        if let sockets = options.sockets {
-            let balancer = try SocketLoadBalancer(pinPath: options.pinPath, cgroup: sockets.cgroup)
-            try balancer.setPods(attacher.presentPods())
-            self.balancer = balancer
-        } else {
+        // What can do without it goes on.
+        var failure: String?
+        var balancer: SocketLoadBalancer?
+        do throws(DatapathError) {
+            if let sockets = options.sockets {
+                balancer = try SocketLoadBalancer(pinPath: options.pinPath, cgroup: sockets.cgroup)
+                try balancer?.setPods(attacher.presentPods())
+            }
+        } catch {
+            (failure, balancer) = (error.message, nil)
+        }
+        self.balancer = balancer
+        balancerFailure = failure
+        if balancer == nil {
             try SocketLoadBalancer.remove(pinPath: options.pinPath)
-            balancer = nil
+            for address in try opened.tables.serviceAddresses() {
+                try opened.tables.setServiceAddress(address, refused: false)
+            }
         }
         self.options = options
         self.lock = lock
@@ -175,8 +188,13 @@ extension Datapath {
     /// Whether the kernel knows an address as a protected pod's.
     public func hasEndpoint(_ address: IPAddress) throws(DatapathError) -> Bool { try tables.hasEndpoint(address) }
 
-    /// How many strict CIDRs fit.
-    public var strictCIDRCapacity: Int { Int(tables.maps.strictCIDRs.shape.maxEntries) }
+    /// Addresses of services that strict pods' packets are dropped to.
+    public func serviceAddresses() throws(DatapathError) -> Set<IPAddress> { try tables.serviceAddresses() }
+
+    /// Whether strict pods' packets to this address of a service are dropped: what no socket has replaced.
+    public func setServiceAddress(_ address: IPAddress, refused: Bool) throws(DatapathError) {
+        try tables.setServiceAddress(address, refused: refused)
+    }
 
     /// How many replay windows the kernel holds. Walks them, a system call each.
     public func windowCount() throws(DatapathError) -> Int { try tables.windowCount() }

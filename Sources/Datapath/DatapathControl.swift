@@ -62,6 +62,9 @@ public struct DatapathState: Sendable, Equatable {
     public var associations: [AssociationID: AssociationInfo]
     /// Unknown addresses in these are dropped.
     public var strictCIDRs: Set<IPPrefix>
+    /// Addresses of services that lead to protected pods: strict pods' packets to them are dropped. Read for people only; the agent's state
+    /// leaves them out.
+    public var serviceAddresses: Set<IPAddress> = []
     /// By name. Each says whether it is whole.
     public var attachments: [String: Attachment]
     /// Bridges that protected pods are ports of and that are not for them alone.

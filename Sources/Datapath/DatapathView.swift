@@ -58,6 +58,7 @@ public struct DatapathView: Sendable {
     /// Everything that the kernel holds.
     public func state() throws(DatapathError) -> DatapathState {
         var state = try tables.state()
+        state.serviceAddresses = try tables.serviceAddresses()
         state.attachments = try attacher.attachments(programIDs: programIDs)
         state.openBridges = attacher.hostEnds.openBridges()
         return state

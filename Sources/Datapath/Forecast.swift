@@ -25,6 +25,8 @@ public struct Forecast: Sendable, Hashable {
         case otherUnprotected = "other_unprotected"
         /// The other end is no protected address, and a strict CIDR has it.
         case otherUnknown = "other_unknown"
+        /// The other end is the address of a service that leads to protected pods, and only sockets may send to it.
+        case otherService = "other_service"
         /// Our node has not published this end as protected yet.
         case notPublished = "not_published"
         /// The other node has not said yet that it knows this end.
@@ -54,12 +56,15 @@ extension DatapathState {
     public func leaving(from source: IPAddress, to destination: IPAddress) -> Forecast {
         let target = endpoints[destination]
         guard let own = endpoints[source], case .local(let since, let until) = own.place else {
-            if endpoints[source] != nil || target?.slot != nil || isInStrictCIDR(destination) {
+            if endpoints[source] != nil || target?.slot != nil || isInStrictCIDR(destination)
+                || serviceAddresses.contains(destination)
+            {
                 return Forecast(.dropSpoofed, .sourceNotHere, slot: target?.slot)
             }
             return Forecast(target == nil ? .passUnprotected : .passSameNode, .sourceNotHere)
         }
         guard let target else {
+            if own.strict, serviceAddresses.contains(destination) { return Forecast(.dropService, .otherService) }
             guard isInStrictCIDR(destination) else { return Forecast(.passUnprotected, .otherUnprotected) }
             return Forecast(own.strict ? .dropUnknownPeer : .passUnknownPeer, .otherUnknown)
         }

@@ -86,7 +86,16 @@ extension KernelInstance {
     public func renewIncarnation() throws(DatapathError) -> Incarnation { try tables.renewIncarnation() }
 
     /// As `DatapathControl.state`, without attachments.
-    public func state() throws(DatapathError) -> DatapathState { try tables.state() }
+    public func state() throws(DatapathError) -> DatapathState {
+        var state = try tables.state()
+        state.serviceAddresses = try tables.serviceAddresses()
+        return state
+    }
+
+    /// As `Datapath.setServiceAddress`.
+    public func setServiceAddress(_ address: IPAddress, refused: Bool) throws(DatapathError) {
+        try tables.setServiceAddress(address, refused: refused)
+    }
 
     /// Takes a device of the calling thread's namespace for one by which packets of this node's protected pods come.
     public func setHostEnd(_ index: Int32) throws(DatapathError) {

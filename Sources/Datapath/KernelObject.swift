@@ -13,17 +13,21 @@ struct KernelMaps: ~Copyable, Sendable {
     let verdicts: BPFMap
     let events: BPFMap
     let keyUses: BPFMap
+    /// nil: an earlier build, which has none.
+    let serviceAddresses: BPFMap?
 
     /// Names in the source of the maps that all builds of the programs share. `associations` is each build's own, and what is not
     /// named here is scratch.
     static let shared = [
         "config", "endpoints", "peers", "lanes", "windows", "strict_cidrs", "verdicts", "events", "key_uses", "spis",
-        hostEndsName,
+        hostEndsName, serviceAddressesName,
     ]
     /// Those of them that an earlier build may not have; its upgrade makes them.
-    static let added: Set<String> = [hostEndsName]
+    static let added: Set<String> = [hostEndsName, serviceAddressesName]
     /// Devices that lead to protected pods: see `HostEnds`.
     static let hostEndsName = "host_ends"
+    /// Addresses of services that lead to protected pods.
+    static let serviceAddressesName = "service_addresses"
     /// Each build's own, because the kernel ties the kptrs in it to the object that declared them.
     static let associationsName = "associations"
     /// Where programs find the associations of the build before them.
@@ -52,6 +56,7 @@ struct KernelMaps: ~Copyable, Sendable {
         self.verdicts = verdicts
         self.events = events
         self.keyUses = keyUses
+        serviceAddresses = try? open(Self.serviceAddressesName)
     }
 }
 

@@ -185,12 +185,46 @@ extension Tables {
 
     func setStrictCIDRs(_ prefixes: Set<IPPrefix>) throws(DatapathError) {
         let present = try strictCIDRs()
-        // New ones first: in between more is strict, never less.
-        for prefix in prefixes.subtracting(present) {
-            try kernel { () throws(BPFError) in try maps.strictCIDRs.update(xe_cidr(prefix), UInt32(1)) }
+        var room = Int(maps.strictCIDRs.shape.maxEntries) - present.count
+        var gone = Array(present.subtracting(prefixes))
+        try kernel { () throws(BPFError) in
+            // New ones first: in between more is strict, never less, as long as there is room.
+            for prefix in prefixes.subtracting(present) {
+                if room <= 0, let old = gone.popLast() {
+                    try maps.strictCIDRs.delete(xe_cidr(old))
+                    room += 1
+                }
+                try maps.strictCIDRs.update(xe_cidr(prefix), UInt32(1))
+                room -= 1
+            }
+            for prefix in gone { try maps.strictCIDRs.delete(xe_cidr(prefix)) }
         }
-        for prefix in present.subtracting(prefixes) {
-            try kernel { () throws(BPFError) in _ = try maps.strictCIDRs.delete(xe_cidr(prefix)) }
+    }
+
+    func serviceAddresses() throws(DatapathError) -> Set<IPAddress> {
+        switch maps.serviceAddresses {
+        case .none: return []
+        case .some(let map):
+            let entries = try kernel { () throws(BPFError) in
+                try map.entries(keys: xe_address.self, values: UInt32.self)
+            }
+            return Set(entries.compactMap(\.key.address))
+        }
+    }
+
+    func setServiceAddress(_ address: IPAddress, refused: Bool) throws(DatapathError) {
+        switch maps.serviceAddresses {
+        case .none:
+            throw DatapathError(
+                .failed, "the programs in use are of an earlier build and know no addresses of services")
+        case .some(let map):
+            try kernel { () throws(BPFError) in
+                if refused {
+                    try map.update(xe_address(address), UInt32(1))
+                } else {
+                    try map.delete(xe_address(address))
+                }
+            }
         }
     }
 }

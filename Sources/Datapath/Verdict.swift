@@ -30,6 +30,7 @@ public enum Verdict: UInt32, Sendable, Hashable, CaseIterable, Codable {
     case dropExhausted = 29
     case dropNoRoom = 30
     case dropNoWindow = 31
+    case dropService = 32
     // Faults of ours.
     case faultScratch = 40
     case faultCipher = 41
@@ -83,6 +84,7 @@ public enum Verdict: UInt32, Sendable, Hashable, CaseIterable, Codable {
         case .dropExhausted: "exhausted"
         case .dropNoRoom: "no_room"
         case .dropNoWindow: "no_window"
+        case .dropService: "service"
         case .faultScratch: "scratch"
         case .faultCipher: "cipher"
         case .faultPacket: "packet"

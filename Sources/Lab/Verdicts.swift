@@ -13,7 +13,7 @@ public struct Verdicts: Sendable, Equatable {
         7: "pass_ethertype", 8: "pass_withdrawing",
         16: "cleartext", 17: "auth", 18: "replay", 19: "stale", 20: "spoofed", 21: "unknown_peer", 22: "unsupported",
         23: "malformed", 24: "checksum", 25: "no_key", 26: "not_ready", 27: "ethertype", 28: "too_big", 29: "exhausted",
-        30: "no_room", 31: "no_window",
+        30: "no_room", 31: "no_window", 32: "service",
         40: "fault_scratch", 41: "fault_cipher", 42: "fault_packet", 43: "fault_map",
     ]
 

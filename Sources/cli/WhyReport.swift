@@ -124,7 +124,7 @@ struct Inquiry {
         return Named(
             addresses: Array(pods.prefix(16)),
             note:
-                "\(address) is the address of a service (\(list)): sockets of protected pods go to one of its \(pods.count) pods\(pods.count > 16 ? ", of which 16 are shown," : "") instead; what is sent there otherwise is dropped (unknown_peer)"
+                "\(address) is the address of a service (\(list)): sockets of protected pods go to one of its \(pods.count) pods\(pods.count > 16 ? ", of which 16 are shown," : "") instead; what a strict pod sends there otherwise is dropped (service)"
         )
     }
 
@@ -285,6 +285,11 @@ struct Inquiry {
         case .otherUnknown:
             (reason, advice) = (
                 "\(whom) lies in a strict CIDR\(prefix(destination)), and no node has published it", Self.publish
+            )
+        case .otherService:
+            (reason, advice) = (
+                "\(whom) is the address of a service, and sockets of protected pods go to its pods instead",
+                "what has not is dropped, such as raw sockets and sockets from before: make the connection anew"
             )
         case .notPublished:
             (reason, advice) = ("this node has not published \(who) as protected yet", Self.wait)

@@ -42,8 +42,9 @@ struct ForecastTests {
         var causes: Set<Forecast.Cause> = []
         for epoch in [Nodes.epoch, 0, Nodes.epoch + 1] {
             try sender.setSending(epoch: epoch)
-            for isStrictCIDR in [true, false] {
+            for (isStrictCIDR, isService) in [(true, false), (false, true), (true, true), (false, false)] {
                 try sender.setStrictCIDRs(Set((isStrictCIDR ? Self.prefix : nil).map { [$0] } ?? []))
+                try sender.setServiceAddress(Self.other, refused: isService)
                 for source in Self.entries {
                     try set(sender, Self.here, source)
                     for destination in Self.entries {
@@ -52,7 +53,7 @@ struct ForecastTests {
                         let verdict = try sender.judge(frame, with: .encrypt).verdict
                         #expect(
                             forecast.verdict == verdict,
-                            "epoch \(epoch), CIDR \(isStrictCIDR), \(String(describing: source)) to \(String(describing: destination))"
+                            "epoch \(epoch), CIDR \(isStrictCIDR), service \(isService), \(String(describing: source)) to \(String(describing: destination))"
                         )
                         causes.insert(forecast.cause)
                     }

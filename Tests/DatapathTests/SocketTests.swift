@@ -110,8 +110,10 @@ struct SocketTests {
                     let place = try #require(TestSocket.firstReadable(servers), "\(address)")
                     answering.insert(place)
                     try servers[place].answer()
-                    #expect(try client.receive() == seen)
-                    if isConnected { #expect(try client.peer() == seen) }
+                    let source = try client.receive()
+                    #expect(source == seen)
+                    let peer = isConnected ? try client.peer() : seen
+                    #expect(peer == seen)
                 }
                 #expect(answering.count == 1, "\(address): \(answering)")
             }
@@ -141,6 +143,61 @@ struct SocketTests {
                 #expect(try client.receive() == "10.96.1.\(number):53")
             }
         }
+    }
+
+    @Test("A socket keeps its pod as long as that is behind the service, and sees the service that it has asked last")
+    func memory() throws {
+        let bench = try Bench()
+        try bench.run { datapath in
+            let balancer = try #require(datapath.balancer)
+            let servers = try (0..<4).map { number in
+                let server = try TestSocket("10.8.0.1", SOCK_DGRAM)
+                try server.bind("10.8.0.1", UInt16(6000 + number))
+                return server
+            }
+            let pods = try (0..<4).map { try backend("10.8.0.1", UInt16(6000 + $0)) }
+            let client = try bench.inPod { try TestSocket("10.96.0.2", SOCK_DGRAM) }
+            /// Which server was asked, and whom the answer is from.
+            func ask(_ address: String, _ port: UInt16 = 53) throws -> String {
+                try bench.inPod { try client.send(to: address, port) }
+                let place = try #require(TestSocket.firstReadable(servers))
+                try servers[place].answer()
+                return "\(place) \(try client.receive())"
+            }
+            // Others come and go before and behind it.
+            for set in [[2], [2, 3], [0, 1, 2, 3], [0, 2], [2]] {
+                try balancer.set(names, ServiceBackends(set.map { pods[$0] }))
+                for _ in 0..<8 {
+                    let answer = try ask("10.96.0.2")
+                    #expect(answer == "2 10.96.0.2:53", "\(set)")
+                }
+            }
+            try balancer.set(names, ServiceBackends([pods[1]]))
+            #expect(try ask("10.96.0.2") == "1 10.96.0.2:53")
+            // The same pod behind two services, and by itself.
+            let again = ServiceAddress(address: try IPAddress("10.96.0.5"), port: 53, transport: .udp)
+            try balancer.set(names, ServiceBackends([pods[0]]))
+            try balancer.set(again, ServiceBackends([pods[0]]))
+            for (address, port) in [
+                ("10.96.0.2", 53), ("10.96.0.5", 53), ("10.96.0.2", 53), ("10.8.0.1", 6000), ("10.96.0.5", 53),
+            ] as [(String, UInt16)] {
+                let answer = try ask(address, port)
+                #expect(answer == "0 \(address):\(port)")
+            }
+        }
+    }
+
+    @Test func thoseThatStayKeepTheirPlaces() throws {
+        let all = try (1...6).map { try backend("10.1.0.\($0)", 80) }
+        func order(_ now: [Int], after: [Int]) -> [Int] {
+            SocketLoadBalancer.order(now.map { all[$0] }, after: after.map { all[$0] })
+                .map { all.firstIndex(of: $0) ?? -1 }
+        }
+        #expect(order([1, 2], after: []) == [1, 2])
+        #expect(order([0, 1, 2, 3], after: [2, 1]) == [2, 1, 0, 3])
+        #expect(order([0, 2, 4], after: [4, 3, 2]) == [4, 0, 2])
+        #expect(order([2], after: [0, 1, 2]) == [2])
+        #expect(order([], after: [0]) == [])
     }
 
     @Test(
@@ -175,6 +232,14 @@ struct SocketTests {
                 try balancer.set(web, ServiceBackends([only]))
                 #expect(try reached(5) == [place])
             }
+            // Nobody: refused at once, as kube-proxy does.
+            try balancer.set(web, ServiceBackends([]))
+            try bench.inPod {
+                let failure = #expect(throws: POSIXFailure.self) {
+                    try TestSocket("10.96.0.1", SOCK_STREAM).connect("10.96.0.1", 80)
+                }
+                #expect(failure?.code == ECONNREFUSED)
+            }
             try balancer.set(web, nil)
             try bench.inPod {
                 #expect(throws: POSIXFailure.self) {
@@ -182,7 +247,7 @@ struct SocketTests {
                 }
             }
             let view = try #require(try SocketLoadBalancer.view(pinPath: bench.options.pinPath))
-            #expect(view.services == 0 && view.failed == 0)
+            #expect(view.services == 0 && view.failed == 0 && view.refused == 1)
             // Nothing of earlier sets is left.
             let left = try BPFMap(pinned: "\(bench.options.pinPath)/socketlb/maps/backends")
             #expect(try left.keys(as: UInt64.self).isEmpty)
@@ -267,13 +332,14 @@ struct SocketTests {
         for (path, reason) in [
             (child, "below the root"), ("/tmp", "no cgroup v2 file system"), ("/no/such/place", "open cgroup"),
         ] {
+            #expect(throws: DatapathError.self) { try SocketLoadBalancer.check(cgroup: path) }
             var options = bench.options
             options.sockets = .init(cgroup: path)
-            let error = #expect(throws: DatapathError.self) {
-                try bench.node.inNode { _ = try Datapath(options: options) }
-            }
-            #expect(error?.message.contains(reason) == true, "\(error?.message ?? "")")
-            #expect(error?.message.contains("socketLoadBalancing.cgroup") == true)
+            // The datapath does without.
+            let datapath = try bench.node.inNode { try Datapath(options: options) }
+            #expect(datapath.balancer == nil)
+            #expect(datapath.balancerFailure?.contains(reason) == true, "\(datapath.balancerFailure ?? "")")
+            #expect(datapath.balancerFailure?.contains("socketLoadBalancing.cgroup") == true)
         }
     }
 

@@ -20,6 +20,8 @@ struct PodGate: Sendable {
     let changed: @Sendable () -> Void
     /// Whether a pod's programs are attached and its addresses are in force; and if not, what is in the way.
     let isInForce: @Sendable (Sandbox) -> (Bool, String?)
+    /// What else a pod that starts has to wait for; nil: nothing.
+    var isAwaited: @Sendable () -> String? = { nil }
 
     func handle(_ request: CNIRequest) async -> CNIReply {
         switch request.command {
@@ -155,12 +157,13 @@ struct PodGate: Sendable {
         var obstacle: String?
         while clock.now() < end {
             let (isThere, why) = isInForce(sandbox)
-            if isThere {
+            let awaited = isThere ? isAwaited() : nil
+            if isThere, awaited == nil {
                 logger.info(
                     "protected before it starts", metadata: ["pod": "\(sandbox.label)", "uid": "\(sandbox.uid)"])
                 return CNIReply(.done, isProtected: true)
             }
-            obstacle = why ?? obstacle
+            obstacle = why ?? awaited ?? obstacle
             await clock.sleep(.milliseconds(5))
         }
         // It does not start, so nothing is left of it to protect.

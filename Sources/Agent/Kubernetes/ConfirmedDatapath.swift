@@ -15,7 +15,7 @@ struct ConfirmedDatapath: DatapathControl {
     /// Whether the interface that a pod's programs are attached to is still there.
     let isLive: @Sendable (String) -> Bool
     /// Called after a protected address has come or gone.
-    var endpointsChanged: @Sendable () -> Void = {}
+    var endpointsChanged: @Sendable (IPAddress) -> Void = { _ in }
 
     func attach(_ pod: PodInterface) throws(DatapathError) -> Attachment {
         let wrong = "\(pod.interface) in \(pod.networkNamespace) does not have the addresses of pod \(pod.name)"
@@ -41,11 +41,11 @@ struct ConfirmedDatapath: DatapathControl {
     func state() throws(DatapathError) -> DatapathState { try base.state() }
     func setEndpoint(_ address: IPAddress, _ endpoint: EndpointEntry) throws(DatapathError) {
         try base.setEndpoint(address, endpoint)
-        endpointsChanged()
+        endpointsChanged(address)
     }
     func removeEndpoint(_ address: IPAddress) throws(DatapathError) {
         try base.removeEndpoint(address)
-        endpointsChanged()
+        endpointsChanged(address)
     }
     func setPeer(slot: UInt32, _ peer: PeerEntry) throws(DatapathError) { try base.setPeer(slot: slot, peer) }
     func removePeer(slot: UInt32) throws(DatapathError) { try base.removePeer(slot: slot) }

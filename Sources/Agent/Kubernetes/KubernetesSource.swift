@@ -40,7 +40,8 @@ public final class KubernetesSource: ClusterSource {
     private let publisher: StatusPublisher
     /// nil: addresses of services are left alone.
     private let services: ServiceFollower?
-    private let strictCIDRCapacity: Int
+    /// Why addresses of services cannot be replaced.
+    private let servicesFailure: String?
     private let state: Mutex<State>
 
     private struct State {
@@ -54,6 +55,10 @@ public final class KubernetesSource: ClusterSource {
         /// What was in the way, by pod.
         var obstacles: [String: String] = [:]
         var isReady = false
+        /// Since when, for the first time.
+        var readySince: Duration?
+        /// How many addresses had come or gone when the last reconciliation ended: see `ServiceFollower.asked`.
+        var servicesAsked = 0
         /// Our EncryptionNode was there once; its pods stay when it goes.
         var spec: EncryptionNodeObject.Spec?
         var protectedPods: [String] = []
@@ -104,11 +109,11 @@ public final class KubernetesSource: ClusterSource {
         publisher = StatusPublisher(api: api, name: name, version: version, logger: logger) {
             nodes.content.values[name]
         }
-        strictCIDRCapacity = datapath.strictCIDRCapacity
+        servicesFailure = datapath.balancerFailure
         services = datapath.balancer.map { [signal] balancer in
             ServiceFollower(
-                api: api, node: name, excluded: configuration.exceptNamespaces, balancer: balancer,
-                isProtected: { (try? datapath.hasEndpoint($0)) == true }, changed: signal, logger: logger)
+                api: api, node: name, excluded: configuration.exceptNamespaces,
+                kernel: ServiceKernel(datapath: datapath, balancer: balancer), changed: signal, logger: logger)
         }
         var memory = KubernetesMemory.read(directory) ?? KubernetesMemory(nodeID: nodeID)
         memory.nodeID = nodeID
@@ -213,20 +218,31 @@ public final class KubernetesSource: ClusterSource {
         }
         objects.problems.formUnion(publisher.problems)
         if let services { objects.problems.formUnion(services.problems) }
+        if let servicesFailure {
+            objects.problems.insert(
+                Problem(
+                    .error, "services",
+                    "their addresses are not replaced at sockets, so those of protected pods do not work: \(servicesFailure)"
+                ))
+        }
+        if state.withLock({ isTiredOfServices($0) }) {
+            objects.problems.insert(
+                Problem(
+                    .error, "services",
+                    "have not been read, so protected pods start without them: their connections to services fail until they have"
+                ))
+        }
         return state.withLock { state in
             state.pods = pods
             keepCluster(&objects, &state)
-            if let services { makeStrict(services.strictAddresses, &objects) }
             rememberEpochs(objects, &state)
             rememberProtected(pods, &state)
             let published = state.published ?? node?.status?.report?.node
             let reading = state.reader.reading(
                 objects, endpoints: pods.endpoints(node: name, findings, attached: attached), published: published,
                 clock: clock.now())
-            // A pod that connects to a service before that is in force would wait for an answer in vain.
-            state.isReady =
-                reading?.snapshot.cluster != nil && !objects.incomplete.contains(.endpoints)
-                && services?.isInForce != false
+            state.isReady = reading?.snapshot.cluster != nil && !objects.incomplete.contains(.endpoints)
+            if state.isReady, state.readySince == nil { state.readySince = clock.now() }
             // An API server that does not answer from the start: what must end must end all the same.
             let isLate = reading == nil && start >= .seconds(30)
             return (reading ?? (isLate ? remembered(state.memory, objects) : nil), !findings.missing.isEmpty)
@@ -248,20 +264,17 @@ public final class KubernetesSource: ClusterSource {
         }
     }
 
-    /// What strict pods send to these addresses of services, in spite of the balancer, is dropped where it leaves them: kube-proxy would lead it
-    /// to a protected pod, in clear.
-    private func makeStrict(_ addresses: Set<IPAddress>, _ objects: inout KubernetesObjects) {
-        guard let present = objects.cluster?.strictCIDRs else { return }
-        let room = max(0, strictCIDRCapacity - present.count)
-        objects.cluster?.strictCIDRs += addresses.sorted().prefix(room).compactMap {
-            IPPrefix(address: $0, length: 128)
-        }
-        guard addresses.count > room else { return }
-        objects.problems.insert(
-            Problem(
-                .warning, "services",
-                "\(addresses.count - room) addresses of services find no room among \(strictCIDRCapacity) strict CIDRs: what is sent to them past socket load balancing may leave in clear"
-            ))
+    /// Whether a pod that starts finds the services in force that there are for the addresses which the last reconciliation has set: a
+    /// connection that it makes before would go to kube-proxy.
+    private func areServicesInForce(_ state: State) -> Bool {
+        guard let services else { return true }
+        return services.isInForce ? services.done >= state.servicesAsked : isTiredOfServices(state)
+    }
+
+    /// Services cannot be read, and pods have waited long enough.
+    private func isTiredOfServices(_ state: State) -> Bool {
+        guard let services, !services.isInForce, let since = state.readySince else { return false }
+        return clock.now() - since >= .seconds(30)
     }
 
     /// Nothing but the ends of epochs.
@@ -379,6 +392,7 @@ public final class KubernetesSource: ClusterSource {
     /// Keeps what the CNI plugin waits for, and what people are told.
     public func reconciled(_ report: Reconciler.Report, _ reading: Reading, published: EncryptionNode?) {
         state.withLock { state in
+            state.servicesAsked = services?.asked ?? 0
             if var kernel = report.state {
                 // Of other nodes nothing is asked here.
                 (kernel.associations, kernel.peers) = ([:], [:])
@@ -423,7 +437,7 @@ public final class KubernetesSource: ClusterSource {
     public func confirming(_ datapath: Datapath) -> any DatapathControl {
         ConfirmedDatapath(
             base: datapath, confirms: { [finder] in finder.confirms($0) },
-            isLive: { datapath.hasLiveLinks(name: $0) }, endpointsChanged: { [services] in services?.look() })
+            isLive: { datapath.hasLiveLinks(name: $0) }, endpointsChanged: { [services] in services?.look($0) })
     }
 
     // MARK: pods that start
@@ -457,6 +471,10 @@ public final class KubernetesSource: ClusterSource {
                     NamespaceIdentity(path: attachment.pod.networkNamespace) == sandbox.identity
                 else { return (false, obstacle) }
                 return (true, nil)
+            },
+            isAwaited: { [self] in
+                state.withLock { areServicesInForce($0) }
+                    ? nil : "services have not been read, or are not in force, yet"
             })
     }
 

@@ -24,6 +24,7 @@ struct ServiceFacts: Sendable, Hashable {
     }
 
     var addresses: [IPAddress]
+    /// TCP and UDP.
     var ports: [Port]
     /// A client's connections go to one backend.
     var isSticky: Bool
@@ -40,7 +41,7 @@ struct ServiceFacts: Sendable, Hashable {
         ports = (spec.ports ?? []).compactMap { Port(name: $0.name, number: $0.port, protocol: $0.protocol) }
         isSticky = spec.sessionAffinity == "ClientIP"
         isLocal = spec.internalTrafficPolicy == "Local"
-        if addresses.isEmpty || ports.isEmpty { return nil }
+        if addresses.isEmpty { return nil }
     }
 }
 
@@ -49,6 +50,7 @@ struct SliceFacts: Sendable, Hashable {
     /// A pod, mostly.
     struct Endpoint: Sendable, Hashable {
         var address: IPAddress
+        /// It can be used.
         var isReady: Bool
         /// It terminates, and still answers.
         var isLast: Bool
@@ -59,7 +61,7 @@ struct SliceFacts: Sendable, Hashable {
     /// Whom it is behind.
     var service: ObjectKey
     var ports: [ServiceFacts.Port]
-    /// Those that can be used.
+    /// Also those that cannot be used at present.
     var endpoints: [Endpoint]
 
     /// nil when it belongs to no service, or holds names instead of addresses.
@@ -76,7 +78,6 @@ struct SliceFacts: Sendable, Hashable {
             let isReady = endpoint.conditions?.ready ?? true
             let isServing = endpoint.conditions?.serving ?? isReady
             let isLast = isServing && endpoint.conditions?.terminating ?? false
-            guard isReady || isLast else { return nil }
             return Endpoint(
                 address: address, isReady: isReady, isLast: isLast, isHere: endpoint.nodeName == node)
         }
@@ -84,15 +85,15 @@ struct SliceFacts: Sendable, Hashable {
 }
 
 extension ServiceFacts {
-    /// Who is behind each of the service's addresses: ready pods, or where there are none, those that are just going. Addresses behind
-    /// which there is nobody are left out.
+    /// Who is behind each of the service's addresses: ready pods, or where there are none, those that are just going.
     func backends(_ slices: some Sequence<SliceFacts>) -> [ServiceAddress: ServiceBackends] {
         var backends: [ServiceAddress: ServiceBackends] = [:]
         for port in ports {
             var usable: [(endpoint: SliceFacts.Endpoint, port: UInt16)] = []
             for slice in slices {
                 for target in slice.ports where target.name == port.name && target.transport == port.transport {
-                    for endpoint in slice.endpoints where endpoint.isHere || !isLocal {
+                    for endpoint in slice.endpoints
+                    where (endpoint.isReady || endpoint.isLast) && (endpoint.isHere || !isLocal) {
                         usable.append((endpoint, target.number))
                     }
                 }

@@ -61,18 +61,13 @@ final class ServiceTable: Sendable {
         }
     }
 
-    /// Who is behind a service's addresses; empty: it is gone, or nobody is.
-    func backends(_ key: ObjectKey) -> [ServiceAddress: ServiceBackends] {
+    /// What is known of a service; nil: it is gone, or has no address.
+    func service(_ key: ObjectKey) -> (facts: ServiceFacts, slices: [SliceFacts])? {
         state.withLock { state in
-            let slices = (state.behind[key] ?? []).compactMap { state.slices.values[$0] }
-            return state.services.values[key]?.backends(slices) ?? [:]
+            state.services.values[key].map { facts in
+                (facts, (state.behind[key] ?? []).compactMap { state.slices.values[$0] })
+            }
         }
-    }
-
-    /// Whether one of those behind a service, ready or not, is such an address.
-    func hasEndpoint(_ key: ObjectKey, where isWanted: (IPAddress) -> Bool) -> Bool {
-        let slices = state.withLock { state in (state.behind[key] ?? []).compactMap { state.slices.values[$0] } }
-        return slices.contains { $0.endpoints.contains { isWanted($0.address) } }
     }
 
     /// These have to be looked at again.

@@ -47,7 +47,7 @@ public struct ServiceBackend: Sendable, Hashable, Comparable {
 
 /// Who is behind a service at one of its ports.
 public struct ServiceBackends: Sendable, Hashable {
-    /// Sorted, each once, at least one, at most `limit`.
+    /// Sorted, each once, at most `limit`. Empty: connections are refused.
     public let backends: [ServiceBackend]
     /// A pod's connections go to one backend, as long as there are the same ones.
     public let isSticky: Bool
@@ -55,11 +55,10 @@ public struct ServiceBackends: Sendable, Hashable {
     /// How many fit.
     public static let limit = Int(XE_SERVICE_BACKENDS_MAX)
 
-    /// nil when there are none. Of more than fit, those with the lowest addresses count.
-    public init?(_ backends: some Sequence<ServiceBackend>, isSticky: Bool = false) {
+    /// Of more than fit, those with the lowest addresses count.
+    public init(_ backends: some Sequence<ServiceBackend>, isSticky: Bool = false) {
         self.backends = Array(Set(backends).sorted().prefix(Self.limit))
         self.isSticky = isSticky
-        if self.backends.isEmpty { return nil }
     }
 }
 

@@ -20,12 +20,20 @@ public final class SocketLoadBalancer: Sendable {
     private let state: Mutex<State>
 
     private struct State {
-        /// What the kernel holds, and under which number.
-        var held: [ServiceAddress: (set: UInt32, value: ServiceBackends)] = [:]
+        var held: [ServiceAddress: Held] = [:]
         /// Numbers of sets.
         var used: Set<UInt32> = []
         /// Cookies of network namespaces, by the name of their pod.
         var pods: [String: UInt64] = [:]
+    }
+
+    /// What the kernel holds of a service's address.
+    private struct Held {
+        /// Under which number.
+        var set: UInt32
+        var value: ServiceBackends
+        /// In the kernel's order: one that stays keeps its place, so that sockets that have it keep it.
+        var order: [ServiceBackend]
     }
 
     /// Names of the maps that outlive a build.
@@ -113,21 +121,20 @@ public final class SocketLoadBalancer: Sendable {
     /// What an earlier process has set. Sets that no service has, because it was killed on the way, are removed.
     private static func read(
         _ services: borrowing BPFMap, _ backends: borrowing BPFMap
-    ) throws(BPFError) -> [ServiceAddress: (set: UInt32, value: ServiceBackends)] {
-        var members: [UInt32: [ServiceBackend]] = [:]
+    ) throws(BPFError) -> [ServiceAddress: Held] {
         let all = try backends.entries(keys: xe_backend_key.self, values: xe_backend.self)
-        for (key, backend) in all { if let backend = backend.value { members[key.set, default: []].append(backend) } }
-        var held: [ServiceAddress: (set: UInt32, value: ServiceBackends)] = [:]
+        var members: [UInt32: [UInt32: ServiceBackend]] = [:]
+        for (key, backend) in all { members[key.set, default: [:]][key.index] = backend.value }
+        var held: [ServiceAddress: Held] = [:]
         for (key, service) in try services.entries(keys: xe_service_address.self, values: xe_service.self) {
-            let present = members[service.set] ?? []
-            let isSticky = service.flags & UInt32(XE_SERVICE_STICKY.rawValue) != 0
-            guard let address = key.value, let value = ServiceBackends(present, isSticky: isSticky),
-                present.count == Int(service.backends)
-            else {
+            let present = members[service.set] ?? [:]
+            let order = (0..<service.backends).compactMap { present[$0] }
+            guard let address = key.value, order.count == Int(service.backends) else {
                 try services.delete(key)
                 continue
             }
-            held[address] = (service.set, value)
+            let isSticky = service.flags & UInt32(XE_SERVICE_STICKY.rawValue) != 0
+            held[address] = Held(set: service.set, value: ServiceBackends(order, isSticky: isSticky), order: order)
         }
         let used = Set(held.values.map(\.set))
         for (key, _) in all where !used.contains(key.set) { try backends.delete(key) }
@@ -168,30 +175,40 @@ extension SocketLoadBalancer {
             // Sockets remember numbers of sets, so one that was in use is not drawn again: of four billion, none soon.
             var set = UInt32.random(in: 1 ... .max)
             while !state.used.insert(set).inserted { set = .random(in: 1 ... .max) }
+            let order = Self.order(value.backends, after: present?.order ?? [])
             do throws(BPFError) {
-                for (index, backend) in value.backends.enumerated() {
+                for (index, backend) in order.enumerated() {
                     try backends.update(xe_backend_key(set: set, index: UInt32(index)), xe_backend(backend))
                 }
-                var service = xe_service(set: set, backends: UInt32(value.backends.count), flags: 0, reserved: 0)
+                var service = xe_service(set: set, backends: UInt32(order.count), flags: 0, reserved: 0)
                 if value.isSticky { service.flags |= UInt32(XE_SERVICE_STICKY.rawValue) }
                 try services.update(key, service)
             } catch {
-                for index in value.backends.indices {
+                for index in order.indices {
                     _ = try? backends.delete(xe_backend_key(set: set, index: UInt32(index)))
                 }
                 state.used.remove(set)
                 throw error
             }
-            state.held[address] = (set, value)
+            state.held[address] = Held(set: set, value: value, order: order)
         } else {
             try services.delete(key)
             state.held[address] = nil
         }
         guard let present else { return }
-        for index in present.value.backends.indices {
+        for index in present.order.indices {
             try backends.delete(xe_backend_key(set: present.set, index: UInt32(index)))
         }
         state.used.remove(present.set)
+    }
+
+    /// Each in the place that it had, if that is still there; others fill what is left.
+    static func order(_ backends: [ServiceBackend], after present: [ServiceBackend]) -> [ServiceBackend] {
+        var left = Set(backends)
+        var order = present.prefix(backends.count).map { left.remove($0) }
+        order += Array(repeating: nil, count: backends.count - order.count)
+        var rest = left.sorted()[...]
+        return order.map { $0 ?? rest.removeFirst() }
     }
 }
 
@@ -212,6 +229,8 @@ extension SocketLoadBalancer {
         public var datagrams: UInt64 = 0
         /// Answers that were given the service's address again.
         public var answers: UInt64 = 0
+        /// Connections and datagrams that were refused, because there is no backend.
+        public var refused: UInt64 = 0
         /// The address of a service stayed as it was: no memory, or a backend was not where it should be.
         public var failed: UInt64 = 0
     }
@@ -259,6 +278,7 @@ extension SocketLoadBalancer {
             view.connections = try sum(XE_SOCKETLB_CONNECTS)
             view.datagrams = try sum(XE_SOCKETLB_DATAGRAMS)
             view.answers = try sum(XE_SOCKETLB_ANSWERS)
+            view.refused = try sum(XE_SOCKETLB_REFUSED)
             view.failed = try sum(XE_SOCKETLB_FAILED)
             return view
         } catch {

@@ -34,9 +34,9 @@ import Testing
         return object
     }
 
-    /// "10.96.0.1:80/tcp" → ["10.1.0.1:8080"].
+    /// "10.96.0.1:80/tcp" → ["10.1.0.1:8080"]; those without anybody left out.
     private func text(_ backends: [ServiceAddress: ServiceBackends]) -> [String: [String]] {
-        backends.reduce(into: [:]) { text, entry in
+        backends.filter { !$0.value.backends.isEmpty }.reduce(into: [:]) { text, entry in
             let (place, value) = entry
             text["\(place.address):\(place.port)/\(place.transport)"] = value.backends.map {
                 "\($0.address):\($0.port)"
@@ -102,13 +102,12 @@ import Testing
         #expect(try backends(service(web), slices).values.first?.count == 2)
         let facts = try #require(ServiceFacts(local))
         let values = facts.backends(slices.compactMap { SliceFacts($0, node: "node-1") }).values
-        #expect(values.map(\.isSticky) == [true])
+        #expect(values.map(\.isSticky) == [true, true])
     }
 
     @Test(arguments: [
         #""clusterIP": "None", "ports": [{"port": 80}]"#, #""clusterIP": "", "ports": [{"port": 80}]"#,
         #""type": "ExternalName", "externalName": "x.example", "clusterIP": "10.96.0.1", "ports": [{"port": 80}]"#,
-        #""clusterIP": "10.96.0.1""#, #""clusterIP": "10.96.0.1", "ports": [{"port": 80, "protocol": "SCTP"}]"#,
     ])
     func servicesWithoutAnAddressToReplace(spec: String) throws {
         #expect(ServiceFacts(try service(spec)) == nil)
@@ -124,28 +123,42 @@ import Testing
     // MARK: following
 
     private final class Kernel: ServiceBalancing {
-        private let state = Mutex<(held: [ServiceAddress: ServiceBackends], isFull: Bool)>(([:], false))
-        var held: [ServiceAddress: ServiceBackends] { state.withLock { $0.held } }
+        struct State {
+            var held: [ServiceAddress: ServiceBackends] = [:]
+            var refused: Set<IPAddress> = []
+            var protected: Set<String> = ["10.1.0.1", "10.1.0.2"]
+            var isFull = false
+        }
+        private let state = Mutex(State())
+        func with<R: Sendable>(_ body: (inout State) -> R) -> R { state.withLock { body(&$0) } }
+
+        var held: [ServiceAddress: ServiceBackends] { with { $0.held } }
         var addresses: Set<ServiceAddress> { Set(held.keys) }
-        func fill(_ isFull: Bool) { state.withLock { $0.isFull = isFull } }
         func set(_ address: ServiceAddress, _ value: ServiceBackends?) throws(DatapathError) {
-            let isFull = state.withLock { state in
+            let isFull = with { state in
                 if !(state.isFull && value != nil) { state.held[address] = value }
                 return state.isFull && value != nil
             }
             if isFull { throw DatapathError(.failed, "full") }
         }
+        func refused() throws(DatapathError) -> Set<IPAddress> { with { $0.refused } }
+        func refuse(_ address: IPAddress, _ isRefused: Bool) throws(DatapathError) {
+            with { state in
+                if isRefused { state.refused.insert(address) } else { state.refused.remove(address) }
+            }
+        }
+        func isProtected(_ address: IPAddress) -> Bool { with { $0.protected.contains("\(address)") } }
     }
 
-    /// Protected addresses.
-    private final class Protected: Sendable {
-        let addresses = Mutex<Set<String>>(["10.1.0.1", "10.1.0.2"])
+    private final class Time: Sendable {
+        let now = Mutex(Duration.zero)
     }
 
-    private func follower(_ kernel: Kernel, _ protected: Protected = Protected()) -> (ServiceFollower, ServiceTable) {
+    private func follower(_ kernel: Kernel, _ time: Time = Time()) -> (ServiceFollower, ServiceTable) {
+        var clock = KubernetesClock.system
+        clock.now = { time.now.withLock { $0 } }
         let follower = ServiceFollower(
-            api: FakeAPI(), node: "node-1", excluded: ["kube-system"], balancer: kernel,
-            isProtected: { address in protected.addresses.withLock { $0.contains("\(address)") } },
+            api: FakeAPI(), node: "node-1", excluded: ["kube-system"], kernel: kernel, clock: clock,
             changed: ChangeSignal(), logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         return (follower, follower.table)
     }
@@ -154,13 +167,14 @@ import Testing
         let kernel = Kernel()
         let stale = ServiceAddress(address: try IPAddress("10.96.9.9"), port: 1, transport: .tcp)
         try kernel.set(stale, ServiceBackends([ServiceBackend(address: try IPAddress("10.1.0.9"), port: 1)]))
+        try kernel.refuse(stale.address, true)
         let (follower, table) = follower(kernel)
         table.handle(Reflector<ServiceObject>.Event.reset)
         table.handle(.listed(try service(web)))
         table.handle(Reflector<ServiceObject>.Event.synced)
         follower.apply()
         #expect(kernel.addresses == [stale] && !follower.isInForce)
-        #expect(follower.strictAddresses == [stale.address])
+        #expect(try kernel.refused() == [stale.address])
         table.handle(Reflector<EndpointSliceObject>.Event.reset)
         table.handle(.listed(try slice(#"{"addresses": ["10.1.0.1"]}"#)))
         follower.apply()
@@ -169,6 +183,7 @@ import Testing
         follower.apply()
         #expect(text(kernel.held) == ["10.96.0.1:80/tcp": ["10.1.0.1:8080"]])
         #expect(follower.isInForce)
+        #expect(try kernel.refused() == [IPAddress("10.96.0.1"), IPAddress("fd96::1")])
     }
 
     @Test func changesFollow() throws {
@@ -203,44 +218,103 @@ import Testing
         #expect(held() == [:])
     }
 
-    @Test("Only services with a protected pod behind them are balanced, from when there is one to when there is none")
+    @Test(
+        "Only services with a protected pod behind them are balanced, from when there is one to when there are others only"
+    )
     func protectedPodsOnly() throws {
-        let (kernel, protected) = (Kernel(), Protected())
-        protected.addresses.withLock { $0 = [] }
-        let (follower, table) = follower(kernel, protected)
+        let kernel = Kernel()
+        let (follower, table) = follower(kernel)
+        kernel.with { $0.protected = [] }
         for event in [Reflector<ServiceObject>.Event.reset, .listed(try service(web)), .synced] { table.handle(event) }
         let pods = try slice(#"{"addresses": ["10.1.0.1"]}, {"addresses": ["10.1.0.3"]}"#)
         for event in [Reflector<EndpointSliceObject>.Event.reset, .listed(pods), .synced] { table.handle(event) }
-        func held() -> [String: [String]] {
-            follower.look()
+        func held(protected: String) throws -> [String: [String]] {
+            let before = kernel.with { state in
+                defer { state.protected = [protected] }
+                return state.protected
+            }
+            for text in before.union([protected]) { follower.look(try IPAddress(text)) }
+            #expect(follower.done < follower.asked)
             follower.apply()
+            #expect(follower.done == follower.asked)
             return text(kernel.held)
         }
-        #expect(held() == [:] && follower.isInForce && follower.strictAddresses == [])
-        protected.addresses.withLock { $0 = ["10.1.0.3"] }
-        #expect(held() == ["10.96.0.1:80/tcp": ["10.1.0.1:8080", "10.1.0.3:8080"]])
-        #expect(follower.strictAddresses == [try IPAddress("10.96.0.1")])
-        protected.addresses.withLock { $0 = ["10.1.0.9"] }
-        #expect(held() == [:] && follower.strictAddresses == [])
+        let both = ["10.96.0.1:80/tcp": ["10.1.0.1:8080", "10.1.0.3:8080"]]
+        let addresses: Set = [try IPAddress("10.96.0.1"), try IPAddress("fd96::1")]
+        #expect(try held(protected: "10.1.0.8") == [:])
+        #expect(try kernel.refused() == [] && follower.isInForce)
+        #expect(try held(protected: "10.1.0.3") == both)
+        #expect(try kernel.refused() == addresses)
+        // Nobody behind the IPv6 address: connections to it are refused.
+        #expect(kernel.held.count == 2)
+        // Not ready: nobody is chosen, and nothing gets past. The same while there is no pod at all.
+        for pods in [#"{"addresses": ["10.1.0.3"], "conditions": {"ready": false}}"#, ""] {
+            table.handle(.applied(try slice(pods)))
+            follower.apply()
+            #expect(text(kernel.held) == [:] && kernel.held.count == 2)
+            #expect(try kernel.refused() == addresses)
+        }
+        table.handle(.applied(pods))
+        #expect(try held(protected: "10.1.0.1") == both)
+        #expect(try held(protected: "10.1.0.9") == [:])
+        #expect(try kernel.refused() == [] && kernel.held.isEmpty)
     }
 
-    @Test func whatTheKernelRefusesIsToldAndTriedAgain() throws {
-        let kernel = Kernel()
-        let (follower, table) = follower(kernel)
-        for event in [Reflector<ServiceObject>.Event.reset, .listed(try service(web)), .synced] { table.handle(event) }
-        let one = try slice(#"{"addresses": ["10.1.0.1"]}"#)
-        for event in [Reflector<EndpointSliceObject>.Event.reset, .listed(one), .synced] { table.handle(event) }
-        kernel.fill(true)
+    @Test("What cannot be set is told and tried again, and gets past nobody meanwhile; others are not held up")
+    func failures() throws {
+        let (kernel, time) = (Kernel(), Time())
+        let (follower, table) = follower(kernel, time)
+        // Without ports that sockets replace, such as SCTP's: refused all the same.
+        let odd = try service(named: "odd", #""clusterIP": "10.96.0.3", "ports": [{"port": 9, "protocol": "SCTP"}]"#)
+        let services: [Reflector<ServiceObject>.Event] = [.reset, .listed(try service(web)), .listed(odd), .synced]
+        for event in services { table.handle(event) }
+        let slices = [
+            try slice(#"{"addresses": ["10.1.0.1"]}"#),
+            try slice(named: "odd-1", of: "odd", #"{"addresses": ["10.1.0.2"]}"#),
+        ]
+        table.handle(Reflector<EndpointSliceObject>.Event.reset)
+        for slice in slices { table.handle(.listed(slice)) }
+        table.handle(Reflector<EndpointSliceObject>.Event.synced)
+        kernel.with { $0.isFull = true }
         follower.apply()
-        #expect(kernel.held.isEmpty)
+        #expect(kernel.held.isEmpty && follower.isInForce)
+        let addresses = try ["10.96.0.1", "fd96::1", "10.96.0.3"].map { try IPAddress($0) }
+        #expect(try kernel.refused() == Set(addresses))
         #expect(
             follower.problems.map(\.description) == ["service shop/web: its address is not replaced at sockets: full"])
-        kernel.fill(false)
-        follower.retry()
+        kernel.with { $0.isFull = false }
         follower.apply()
-        #expect(kernel.held.count == 1 && follower.problems.isEmpty)
+        #expect(kernel.held.isEmpty)
+        time.now.withLock { $0 = .seconds(6) }
+        follower.apply()
+        #expect(kernel.held.count == 2 && follower.problems.isEmpty)
         table.handle(Reflector<ServiceObject>.Event.failing(KubernetesError(.other, "away")))
         follower.apply()
         #expect(follower.problems.count == 1)
+    }
+
+    @Test("A service whose address is listed before the one that had it is gone gets it")
+    func addressesThatAreUsedAgain() throws {
+        let kernel = Kernel()
+        let (follower, table) = follower(kernel)
+        for event in [Reflector<ServiceObject>.Event.reset, .listed(try service(web)), .synced] { table.handle(event) }
+        let slices = [
+            try slice(#"{"addresses": ["10.1.0.1"]}"#),
+            try slice(named: "new-1", of: "new", #"{"addresses": ["10.1.0.2"]}"#),
+        ]
+        table.handle(Reflector<EndpointSliceObject>.Event.reset)
+        for slice in slices { table.handle(.listed(slice)) }
+        table.handle(Reflector<EndpointSliceObject>.Event.synced)
+        follower.apply()
+        table.handle(Reflector<ServiceObject>.Event.reset)
+        table.handle(.listed(try service(named: "new", web)))
+        follower.apply()
+        table.handle(.applied(try slice(#"{"addresses": ["10.1.0.1"]}, {"addresses": ["10.1.0.2"]}"#)))
+        follower.apply()
+        table.handle(Reflector<ServiceObject>.Event.synced)
+        follower.apply()
+        follower.apply()
+        #expect(text(kernel.held) == ["10.96.0.1:80/tcp": ["10.1.0.2:8080"]])
+        #expect(try kernel.refused().count == 2)
     }
 }
