@@ -263,9 +263,11 @@ public final class KubernetesLab: Sendable {
         }.joined(separator: "\n")
     }
 
-    /// Starts pods in a row, each sending from its first moment: see Tests/peers/start_pods.py. With the CNI plugin, or without.
+    /// Starts pods in a row, each sending from its first moment: see Tests/peers/start_pods.py. With the CNI plugin, or without. To a service's
+    /// address, if one is given.
     public func startPods(
-        _ count: Int, on node: Lab.Node, to target: Lab.Pod, marker: String, network: Int, withPlugin: Bool,
+        _ count: Int, on node: Lab.Node, to target: Lab.Pod, at address: String? = nil, marker: String, network: Int,
+        withPlugin: Bool,
         sending: Double = 60
     ) throws -> StartReport {
         let others = lab.nodes.filter { $0.number != node.number }
@@ -277,7 +279,8 @@ public final class KubernetesLab: Sendable {
         }
         var command = [
             Python.interpreter, try Python.script("start_pods.py"), "--server", server, "--host", node.namespace.name,
-            "--prefix", lab.name, "--folder", namespaces(node), "--target", target.address, "--marker", marker,
+            "--prefix", lab.name, "--folder", namespaces(node), "--target", address ?? target.address, "--marker",
+            marker,
             "--count", "\(count)", "--network", "10.\(network).\(node.number)", "--node", "node-\(node.number)",
             "--pod",
             "started-\(network)", "--sending", "\(sending)",
