@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import helm_python
 import jsonschema
@@ -213,12 +214,37 @@ def test_socket_load_balancing(values):
     assert rules(on, "ebpf-xdp-operator") == rules(off, "ebpf-xdp-operator")
 
 
-def test_socket_load_balancing_is_on_where_kube_proxy_translates():
-    for provider in PROVIDERS:
-        items = kustomize(f"kustomize/overlays/{provider}")
-        enabled = provider in ("eks", "gke", "aks")
-        assert configurations_of(items)["operator.json"]["socketLoadBalancing"] is enabled
-        assert (rules(items, "ebpf-xdp-keymgr") & SERVICES == SERVICES) == enabled
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_socket_load_balancing_is_off_unless_it_is_turned_on(provider):
+    for items in example(provider), kustomize(f"kustomize/overlays/{provider}"):
+        data = configurations_of(items)
+        assert data["keymgr.json"]["cluster"]["socketLoadBalancing"]["enabled"] is data["operator.json"]["socketLoadBalancing"] is False
+        assert not rules(items, "ebpf-xdp-keymgr") & SERVICES
+
+
+def uncommented(path, pattern: str) -> str:
+    """The text of a file without the comment signs of lines that match."""
+    text, count = re.subn(rf"^( *)# ({pattern})$", r"\1\2", path.read_text(), flags=re.M)
+    assert count > 0, f"{path.name}: nothing to uncomment"
+    return text
+
+
+@pytest.mark.parametrize("provider", ["eks", "gke", "aks"])
+def test_what_comments_say_turns_socket_load_balancing_on(provider, tmp_path):
+    values = yaml.safe_load(uncommented(CHART / "examples" / f"{provider}.yaml", r"socketLoadBalancing:|  enabled: true"))
+    assert values == generate.merged(generate.example(provider), {"socketLoadBalancing": {"enabled": True}})
+    for folder in "kustomize", "crds":
+        shutil.copytree(DEPLOY / folder, tmp_path / folder)
+    overlay = tmp_path / "kustomize/overlays" / provider
+    (overlay / "kustomization.yaml").write_text(uncommented(overlay / "kustomization.yaml", r".*components/socket-load-balancing\]?"))
+    for name, text in generate.configurations(generate.render(values)).items():
+        (overlay / name).write_text(text)
+    ours = comparable(chart(generate.merged({"namespace": {"create": True}}, values)))
+    theirs = comparable(kustomize(str(overlay)))
+    assert rules(theirs.values(), "ebpf-xdp-keymgr") >= SERVICES
+    assert sorted(ours) == sorted(theirs)
+    for name in ours:
+        assert ours[name] == theirs[name], name
 
 
 def test_the_operator_may_delete_what_it_deletes():
