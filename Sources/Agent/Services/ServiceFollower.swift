@@ -229,10 +229,15 @@ final class ServiceFollower: Sendable {
         let isProtected = pods?.contains { kernel.isProtected($0) } ?? false
         let isDeserted = service != nil && pods?.isEmpty ?? true
         let others = state.withLock { state -> Set<ObjectKey> in
-            let isBalanced = isProtected || (isDeserted && state.balanced[key] != nil)
-            state.balanced[key] = isBalanced ? service?.facts.addresses : nil
+            refuse([], &state)  // now it is known what an earlier process has refused
+            let addresses = service?.facts.addresses ?? []
+            let wasBalanced =
+                state.balanced[key] != nil
+                || !state.isInForce && addresses.contains { state.refused?.contains($0) == true }
+            let isBalanced = isProtected || (isDeserted && wasBalanced)
+            state.balanced[key] = isBalanced ? addresses : nil
             // Before sockets are told: in between nothing gets out, and not the other way round.
-            refuse(state.balanced[key] ?? [], &state)
+            if isBalanced { refuse(addresses, &state) }
             let wanted = isBalanced ? service?.facts.backends(service?.slices ?? []) ?? [:] : [:]
             var problem: String?
             let freed = set(key, wanted, &state, &problem)

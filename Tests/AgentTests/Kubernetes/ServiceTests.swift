@@ -293,6 +293,19 @@ import Testing
         #expect(follower.problems.count == 1)
     }
 
+    @Test("A service without pods that an earlier process has refused stays so")
+    func restart() throws {
+        let kernel = Kernel()
+        try kernel.refuse(try IPAddress("10.96.0.1"), true)
+        try kernel.refuse(try IPAddress("10.96.0.9"), true)
+        let (follower, table) = follower(kernel)
+        for event in [Reflector<ServiceObject>.Event.reset, .listed(try service(web)), .synced] { table.handle(event) }
+        for event in [Reflector<EndpointSliceObject>.Event.reset, .synced] { table.handle(event) }
+        follower.apply()
+        #expect(try kernel.refused() == [IPAddress("10.96.0.1"), IPAddress("fd96::1")])
+        #expect(kernel.held.count == 2 && kernel.held.values.allSatisfy(\.backends.isEmpty))
+    }
+
     @Test("A service whose address is listed before the one that had it is gone gets it")
     func addressesThatAreUsedAgain() throws {
         let kernel = Kernel()
