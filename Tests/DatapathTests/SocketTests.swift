@@ -10,10 +10,11 @@ import Testing
 struct SocketTests {
     /// A node whose pod's sockets are balanced.
     private struct Bench {
-        let node = try! TestNode()
+        let node: TestNode
         let options: Datapath.Options
 
         init() throws {
+            node = try TestNode()
             for line in [
                 "ip -n \(node.node) addr add 10.8.0.3/24 dev host0",
                 "ip -n \(node.node) addr add fd08::1/64 dev host0 nodad",

@@ -55,8 +55,8 @@ final class ServiceFollower: Sendable {
 
     private struct State {
         var isInForce = false
-        /// Protected addresses that have come or gone; nil: all have to be looked at.
-        var touched: Set<IPAddress>? = []
+        /// Protected addresses that have come or gone.
+        var touched: Set<IPAddress> = []
         /// How often addresses have come or gone, and how many of these times have been followed.
         var asked = 0
         var done = 0
@@ -99,7 +99,7 @@ final class ServiceFollower: Sendable {
     /// A protected address has come or gone.
     func look(_ address: IPAddress) {
         state.withLock { state in
-            state.touched?.insert(address)
+            state.touched.insert(address)
             state.asked += 1
         }
         signal.set()
@@ -183,7 +183,8 @@ final class ServiceFollower: Sendable {
 
     private func applyChanges() {
         let now = clock.now()
-        let (touched, asked, retried) = state.withLock { state in
+        // No `touched`: all have to be looked at, the first time.
+        let (touched, asked, retried) = state.withLock { state -> (Set<IPAddress>?, Int, [ObjectKey]) in
             defer { state.touched = [] }
             let isDue = state.retryAt.map { $0 <= now } ?? false
             if isDue { state.retryAt = nil }

@@ -11,9 +11,6 @@ internal import Synchronization
 ///     socketlb/maps/NAME
 ///     socketlb/links/HOOK
 public final class SocketLoadBalancer: Sendable {
-    /// Where the cgroup hierarchy is.
-    public let cgroup: String
-
     private let services: BPFMap
     private let backends: BPFMap
     private let pods: BPFMap
@@ -45,7 +42,6 @@ public final class SocketLoadBalancer: Sendable {
     /// moment in between.
     init(pinPath: String, cgroup path: String?) throws(DatapathError) {
         let root = try CgroupRoot(path: path)
-        cgroup = root.path
         let folder = Self.folder(pinPath)
         do {
             let object = try BPFObject(.socketLB)
@@ -77,8 +73,6 @@ public final class SocketLoadBalancer: Sendable {
             self.pods = pods
         } catch let error as DatapathError {
             throw error
-        } catch let error as BPFError {
-            throw DatapathError(.failed, "socket load balancing: \(error)")
         } catch {
             throw DatapathError(.failed, "socket load balancing: \(error)")
         }
@@ -122,22 +116,33 @@ public final class SocketLoadBalancer: Sendable {
     private static func read(
         _ services: borrowing BPFMap, _ backends: borrowing BPFMap
     ) throws(BPFError) -> [ServiceAddress: Held] {
-        let all = try backends.entries(keys: xe_backend_key.self, values: xe_backend.self)
+        let held = try decode(services, backends)
+        for key in try services.keys(as: xe_service_address.self) where key.value.map({ held[$0] == nil }) ?? true {
+            try services.delete(key)
+        }
+        let used = Set(held.values.map(\.set))
+        for key in try backends.keys(as: xe_backend_key.self) where !used.contains(key.set) {
+            try backends.delete(key)
+        }
+        return held
+    }
+
+    /// What the maps hold; services whose set is not all there are left out.
+    private static func decode(
+        _ services: borrowing BPFMap, _ backends: borrowing BPFMap
+    ) throws(BPFError) -> [ServiceAddress: Held] {
         var members: [UInt32: [UInt32: ServiceBackend]] = [:]
-        for (key, backend) in all { members[key.set, default: [:]][key.index] = backend.value }
+        for (key, backend) in try backends.entries(keys: xe_backend_key.self, values: xe_backend.self) {
+            members[key.set, default: [:]][key.index] = backend.value
+        }
         var held: [ServiceAddress: Held] = [:]
         for (key, service) in try services.entries(keys: xe_service_address.self, values: xe_service.self) {
             let present = members[service.set] ?? [:]
             let order = (0..<service.backends).compactMap { present[$0] }
-            guard let address = key.value, order.count == Int(service.backends) else {
-                try services.delete(key)
-                continue
-            }
+            guard let address = key.value, order.count == Int(service.backends) else { continue }
             let isSticky = service.flags & UInt32(XE_SERVICE_STICKY.rawValue) != 0
             held[address] = Held(set: service.set, value: ServiceBackends(order, isSticky: isSticky), order: order)
         }
-        let used = Set(held.values.map(\.set))
-        for (key, _) in all where !used.contains(key.set) { try backends.delete(key) }
         return held
     }
 }
@@ -240,21 +245,9 @@ extension SocketLoadBalancer {
         let maps = "\(folder(pinPath))/maps"
         guard Files.exists("\(folder(pinPath))/links/connect4") else { return [:] }
         do throws(BPFError) {
-            let backends = try BPFMap(pinned: "\(maps)/backends").entries(
-                keys: xe_backend_key.self, values: xe_backend.self)
-            var members: [UInt32: [ServiceBackend]] = [:]
-            for (key, value) in backends {
-                if let backend = value.value { members[key.set, default: []].append(backend) }
-            }
-            let places = try BPFMap(pinned: "\(maps)/services").entries(
-                keys: xe_service_address.self, values: xe_service.self)
-            var services: [ServiceAddress: ServiceBackends] = [:]
-            for (key, value) in places {
-                guard let address = key.value else { continue }
-                let isSticky = value.flags & UInt32(XE_SERVICE_STICKY.rawValue) != 0
-                services[address] = ServiceBackends(members[value.set] ?? [], isSticky: isSticky)
-            }
-            return services
+            let services = try BPFMap(pinned: "\(maps)/services")
+            let backends = try BPFMap(pinned: "\(maps)/backends")
+            return try decode(services, backends).mapValues(\.value)
         } catch {
             throw DatapathError(.failed, error.description)
         }
